@@ -1,0 +1,172 @@
+"""Messages between the server and its executors: heads of invocation frames, and the control messages of an agent.
+
+Heads are MessagePack arrays of these structs (positions are the protocol; new fields are appended with defaults). Control messages
+are tagged by their class name. Times are epoch milliseconds, durations milliseconds, sizes as named.
+"""
+
+from typing import Literal
+
+import msgspec
+
+Mode = Literal["managed-instances", "on-demand"]
+"""`managed-instances`: many invocations at once, `AWS_LAMBDA_MAX_CONCURRENCY` set. `on-demand`: one invocation at a time."""
+
+SettledBy = Literal["function", "platform"]
+
+
+class Hello(msgspec.Struct, frozen=True, array_like=True):
+    """First frame of an invocation link connection."""
+
+    version: int
+    environment_id: str
+
+
+class Slots(msgspec.Struct, frozen=True, array_like=True):
+    """A change in the number of idle slots of the environment behind this connection."""
+
+    change: int
+
+
+class Invoke(msgspec.Struct, frozen=True, array_like=True):
+    """One event for one slot; the payload of the frame is the event."""
+
+    request_id: str
+    deadline_ms: int
+    timeout_ms: int
+    invoked_arn: str
+    trace_id: str = ""
+    client_context: str = ""
+    """JSON text as the runtime receives it (already decoded from the base64 of the API)."""
+    cognito_identity: str = ""
+    tenant_id: str = ""
+
+
+class Result(msgspec.Struct, frozen=True, array_like=True):
+    """The function's answer; the payload of the frame is the body it posted."""
+
+    content_type: str = "application/json"
+
+
+class Error(msgspec.Struct, frozen=True, array_like=True):
+    """The invocation failed; the payload is the error document (`errorType`, `errorMessage`, …) as JSON."""
+
+    error_type: str
+    settled_by: SettledBy = "function"
+    """`function`: the runtime posted it. `platform`: time-out, crash, over-size; the document was made by the agent."""
+
+
+class Reject(msgspec.Struct, frozen=True, array_like=True):
+    """The slot promised for this invocation is gone (worker died while idle); the event was not delivered to anyone."""
+
+    because: str
+
+
+class AgentHello(msgspec.Struct, frozen=True, tag=True):
+    """agent → server: first message of the control connection."""
+
+    version: int
+    instance_id: str
+    pid: int
+
+
+class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
+    """server → agent: start one execution environment and report it ready or failed."""
+
+    environment_id: str
+    mode: Mode
+    runtime: str
+    """AWS's identifier, for example `python3.13`."""
+    handler: str
+    code_path: str
+    """Directory with the unpacked code package; read-only for the function."""
+    function_name: str
+    function_version: str
+    function_arn: str
+    memory_mb: int
+    vcpus: float
+    timeout_ms: int
+    init_timeout_ms: int
+    ephemeral_storage_mb: int
+    max_concurrency: int
+    """Slots; 1 in on-demand mode."""
+    variables: dict[str, str]
+    """The customer's environment variables."""
+    region: str
+    account_id: str
+    log_format: Literal["JSON", "Text"]
+    application_log_level: str = "INFO"
+    system_log_level: str = "INFO"
+    log_group: str
+    log_stream: str
+    log_path: str
+    """File that receives the environment's output; its folder exists."""
+    endpoint_url: str = ""
+    """Where AWS SDKs inside the function find Lambstead itself; empty to leave them alone."""
+
+
+class StopEnvironment(msgspec.Struct, frozen=True, tag=True):
+    """server → agent: end an environment, in-flight work included."""
+
+    environment_id: str
+    because: str
+
+
+class EnvironmentReady(msgspec.Struct, frozen=True, tag=True):
+    """agent → server: init is complete; the environment's link connection carries its slots."""
+
+    environment_id: str
+    init_ms: float
+    pid: int
+    note: str = ""
+    """What the operator should know, for example that another Python than the named one runs it; empty normally."""
+
+
+class EnvironmentFailed(msgspec.Struct, frozen=True, tag=True):
+    """agent → server: init failed; nothing of the environment is left."""
+
+    environment_id: str
+    error_type: str
+    """Runtime API spelling, for example `Runtime.ImportModuleError`, `Runtime.ExitError`, `Sandbox.Timedout`."""
+    error_document: str
+    """JSON text with `errorType`, `errorMessage` and, where the runtime sent one, `stackTrace`."""
+    reason_code: str
+    """AWS StateReasonCode: `FunctionError.RuntimeInitError`, `FunctionError.InitTimeout`, `InvalidRuntime`, …"""
+
+
+class EnvironmentExited(msgspec.Struct, frozen=True, tag=True):
+    """agent → server: an environment that was ready is gone, by order or by its own end; nothing of it is left."""
+
+    environment_id: str
+    error_type: str
+    """`Runtime.ExitError`, `Sandbox.Timedout`, or empty when stopped by order."""
+    message: str
+
+
+class EnvironmentDegraded(msgspec.Struct, frozen=True, tag=True):
+    """agent → server: workers of a running environment died and will not come back."""
+
+    environment_id: str
+    slots_left: int
+
+
+class StopAgent(msgspec.Struct, frozen=True, tag=True):
+    """server → agent: stop every environment and exit 0."""
+
+    because: str
+
+
+ToAgent = StartEnvironment | StopEnvironment | StopAgent
+FromAgent = AgentHello | EnvironmentReady | EnvironmentFailed | EnvironmentExited | EnvironmentDegraded
+Control = ToAgent | FromAgent
+
+_control_decoder = msgspec.msgpack.Decoder(Control)
+
+
+def encode_control(message: Control) -> bytes:
+    """A control message as the payload of a CONTROL frame (stream 0)."""
+    return msgspec.msgpack.encode(message)
+
+
+def decode_control(payload: bytes) -> Control:
+    """The control message in the payload of a CONTROL frame. Raises msgspec.DecodeError if it is none."""
+    return _control_decoder.decode(payload)
