@@ -131,16 +131,18 @@ class JavaPattern:
         return f"JavaPattern({self.pattern!r})"
 
     @functools.cached_property
-    def _ascii(self) -> re.Pattern[str]:
+    def ascii(self) -> re.Pattern[str]:
+        """The expression for values of ASCII characters only."""
         return _compiled(self.pattern, 0x80)
 
     @functools.cached_property
-    def _full(self) -> re.Pattern[str]:
+    def full(self) -> re.Pattern[str]:
+        """The expression for values of any characters."""
         return _compiled(self.pattern, sys.maxunicode + 1)
 
     def matches(self, value: str) -> bool:
         """Whether the whole value matches. Raises Untranslatable."""
-        return (self._ascii if value.isascii() else self._full).fullmatch(value) is not None
+        return (self.ascii if value.isascii() else self.full).fullmatch(value) is not None
 
 
 def _compiled(pattern: str, limit: int) -> re.Pattern[str]:
@@ -334,13 +336,14 @@ def _class_literal(character: str) -> str:
 
 def _ranges(admitted: Callable[[str], bool], limit: int) -> str:
     """The inside of a class: code points below `limit` whose general category is admitted."""
-    pieces = []
+    runs: list[tuple[int, int]] = []
     for start, stop, category in _categories():
         if admitted(category) and start < limit:
-            low, high = _hex(start), _hex(min(stop, limit) - 1)
-            pieces.append(low if low == high else f"{low}-{high}")
+            if runs and runs[-1][1] == start:
+                start = runs.pop()[0]
+            runs.append((start, min(stop, limit)))
     # A class must not be empty: a surrogate, which no decoded text contains.
-    return "".join(pieces) or r"\ud800"
+    return "".join(f"{_hex(start)}-{_hex(stop - 1)}" for start, stop in runs) or r"\ud800"
 
 
 def _hex(code_point: int) -> str:

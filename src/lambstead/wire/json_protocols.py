@@ -115,7 +115,7 @@ def rest_request_reader(operation: OperationModel, compiler: ReaderCompiler) -> 
         return RequestReader((), (), None, (), (), None)
     located = [(name, _wire_name(name, member), member) for name, member in shape.members.items()]
     query = [(name, wire, member) for name, wire, member in located if _location(member) == "querystring"]
-    fixed = [part.partition("=")[0] for part in operation.http["requestUri"].partition("?")[2].split("&")]
+    fixed = [part.partition("=")[0] for part in operation.http["requestUri"].partition("?")[2].split("&") if part]
     return RequestReader(
         labels=tuple((n, wire, _text_reader(m, "iso8601")) for n, wire, m in located if _location(m) == "uri"),
         query=tuple(
@@ -272,7 +272,8 @@ class ResponseWriter:
 
     shape_name: str
     status: int
-    content_type: str
+    content_type: str | None
+    """For bodies; None where the model has a header member for it, which is then the caller's to give."""
     members: frozenset[str]
     status_member: str | None
     headers: tuple[tuple[str, str, TextWriter], ...]
@@ -296,7 +297,7 @@ class ResponseWriter:
         for member, prefix in self.header_maps:
             headers += [(prefix + name, header_text(text)) for name, text in (result.get(member) or {}).items()]
         body = b"" if status == 204 else self.body(result)
-        if body and not any(name.lower() == "content-type" for name, _ in headers):
+        if body and self.content_type is not None:
             headers.append(("Content-Type", self.content_type))
         return status, headers, body
 
@@ -324,10 +325,11 @@ def rest_response_writer(
         return ResponseWriter(operation.name, _status(operation), "application/json", nothing, None, (), (), _no_body)
     located = [(name, _wire_name(name, member), member) for name, member in shape.members.items()]
     content_type, body = _rest_body_writer(shape, compiler)
+    gives_content_type = any(_location(m) == "header" and wire.lower() == "content-type" for _, wire, m in located)
     return ResponseWriter(
         shape_name=shape.name,
         status=_status(operation),
-        content_type=payload_type or content_type,
+        content_type=None if gives_content_type else payload_type or content_type,
         members=frozenset(shape.members),
         status_member=next((name for name, _, m in located if _location(m) == "statusCode"), None),
         headers=tuple((n, w, header_writer(m)) for n, w, m in located if _location(m) == "header"),
