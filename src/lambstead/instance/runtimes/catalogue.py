@@ -53,7 +53,7 @@ def install(runtimes_dir: Path, identifier: str, report: Callable[[str], None]) 
     for family, piece in _MISSING_PIECES.items():
         if identifier.startswith(family):
             raise RuntimeNotAvailable(
-                f"The runtime {identifier} is not built yet: {piece} is missing in this release of Lambstead."
+                f"The runtime {identifier} is not built yet; this release of Lambstead lacks {piece}."
             )
     raise RuntimeNotAvailable(
         f"There is no runtime called {identifier!r}; Python runtimes are {', '.join(PYTHON_RUNTIMES)}."
