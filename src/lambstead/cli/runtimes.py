@@ -56,7 +56,7 @@ def install(
       lambstead runtime install python3.13 --json
     """
     from lambstead.instance.runtimes import catalogue
-    from lambstead.instance.runtimes.python import RuntimeNotAvailable
+    from lambstead.instance.runtimes.python import RuntimeNotAvailable  # type: ignore[import-not-found]  # other branch
 
     settings = settings_for(data)
     try:
@@ -65,7 +65,11 @@ def install(
         raise CommandFailed(str(exc), "See what there is with: lambstead runtime list") from exc
     python = installed.interpreter.version_text
     if as_json:
-        print(json.dumps({"runtime": runtime, "python": python, "client": str(installed.client_dir), "note": installed.note}))
+        print(
+            json.dumps(
+                {"runtime": runtime, "python": python, "client": str(installed.client_dir), "note": installed.note}
+            )
+        )
     else:
         print(f"{runtime} is ready: CPython {python}, interface client in {installed.client_dir}.")
         if installed.note:
