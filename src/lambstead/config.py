@@ -24,6 +24,8 @@ ENVIRONMENT_PREFIX: Final = "LAMBSTEAD_"
 FILE_NAME: Final = "lambstead.toml"
 DEFAULT_DATA_DIR: Final = Path(".lambstead")
 """Below the user's home directory."""
+MARKS_OF_CHILDREN: Final = frozenset({"LAMBSTEAD_ENVIRONMENT_ID", "LAMBSTEAD_INSTANCE_ID"})
+"""Set by agents for the processes they start, by which these are found again; no settings."""
 MAX_ENVIRONMENTS: Final = 15_000
 """AWS's own limit for `MinExecutionEnvironments`."""
 
@@ -245,10 +247,12 @@ class _Sources:
         for key in self._file_values:
             if key not in in_file:
                 raise SettingsError(f"{self._file}: {key} is not a setting of this file{_nearest(key, in_file)}")
-        variables = [_variable(key) for key in known]
+        endings = [_variable(key).removeprefix(ENVIRONMENT_PREFIX) for key in known]
         for name in self._environ:
-            if name.startswith(ENVIRONMENT_PREFIX) and name not in variables:
-                raise SettingsError(f"The environment variable {name} is not a setting{_nearest(name, variables)}")
+            ending = name.removeprefix(ENVIRONMENT_PREFIX)
+            if name != ending and ending not in endings and name not in MARKS_OF_CHILDREN:
+                nearest = _nearest(ending, endings, ENVIRONMENT_PREFIX)
+                raise SettingsError(f"The environment variable {name} is not a setting{nearest}")
 
     def _find(self, key: str) -> _Found:
         """The value of the first place that has one. An empty environment variable counts as unset."""
@@ -309,12 +313,12 @@ def _shown(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
+def _nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
     """The end of a sentence that refuses `name`: a proposal where one is near."""
     import difflib  # only after a mistake
 
     close = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {close[0]}?" if close else "."
+    return f"; did you mean {prefix}{close[0]}?" if close else "."
 
 
 def _printable(key: str, value: object) -> str | int:

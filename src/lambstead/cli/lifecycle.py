@@ -3,6 +3,7 @@
 import errno
 import json
 import socket
+import time
 from typing import Annotated
 
 import typer
@@ -14,6 +15,7 @@ from lambstead.config import Settings
 
 STOP_MARGIN_SECONDS = 10.0
 """What a server may take to stop beyond the time it gives to running invocations."""
+STOP_POLL_SECONDS = 0.02
 
 
 def up(
@@ -157,18 +159,21 @@ def _announce(url: str) -> None:
 
 
 def _stop(server: RunningServer, patience_seconds: float) -> None:
+    """Ask the server to stop and return when it has. A zombie has: it only waits for its parent to notice."""
     import psutil
 
+    deadline = time.monotonic() + patience_seconds
     try:
         process = psutil.Process(server.pid)
         process.terminate()
-        process.wait(patience_seconds)
+        while process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+            if time.monotonic() > deadline:
+                raise CommandFailed(
+                    f"The server (process {server.pid}) has not stopped within {patience_seconds:g} s.",
+                    f"Look at its output. If it hangs, nothing acknowledged is lost by: kill -9 {server.pid}",
+                )
+            time.sleep(STOP_POLL_SECONDS)
     except psutil.NoSuchProcess:
         return
     except psutil.AccessDenied as exc:
         raise CommandFailed(f"Process {server.pid} belongs to another user and cannot be stopped.") from exc
-    except psutil.TimeoutExpired as exc:
-        raise CommandFailed(
-            f"The server (process {server.pid}) has not stopped within {patience_seconds:g} s.",
-            f"Look at its output. If it hangs, nothing acknowledged is lost by: kill -9 {server.pid}",
-        ) from exc
