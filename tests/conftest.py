@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from tests.harness import RUNTIMES, Server, running
 
 from lambstead.instance.runtimes import catalogue
-from tests.harness import RUNTIMES, Server, running
 
 settings.register_profile("commit", deadline=None)
 settings.register_profile("nightly", deadline=None, max_examples=2000)

@@ -189,7 +189,7 @@ class Lambstead:
         return await self.provisioning.reconcile()
 
     async def _status(self) -> dict[str, object]:
-        return await status(self.settings, self.url, self.store, self.provisioning, self.invoker.loads())
+        return await status(self.settings, self.url, self.store, self.provisioning, self.invoker)
 
     def _examine(self) -> list[Check]:
         return examine(self.settings.data_dir, self.settings.runtimes_dir)

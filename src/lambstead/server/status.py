@@ -9,6 +9,7 @@ from lambstead.core.arn import LATEST
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.fleet import Environment, Instance
 from lambstead.core.functions import FunctionVersion
+from lambstead.dataplane.invoker import Invoker
 from lambstead.store.port import Reader, Store
 
 ALL = 1_000_000
@@ -16,7 +17,7 @@ STANDARD = "(standard functions)"
 
 
 async def status(
-    settings: Settings, url: str, store: Store, provisioning: Provisioning, loads: Mapping[str, Load]
+    settings: Settings, url: str, store: Store, provisioning: Provisioning, invoker: Invoker
 ) -> dict[str, object]:
     """The document of `/_lambstead/status`."""
 
@@ -24,6 +25,7 @@ async def status(
         return list(reader.providers("", ALL)), list(reader.versions(("", -2), ALL))
 
     providers, versions = await store.read(work)
+    loads = invoker.loads()
     standard = provisioning.fleet.of_provider(None)
     documents = [
         {
@@ -48,6 +50,7 @@ async def status(
         },
         "providers": documents,
         "functions": _functions(versions),
+        "waiting": {f"{key.function}:{key.version}": count for key, count in invoker.waiting().items()},
         "decisions": [
             {"at": decision.at.isoformat(), "what": decision.what, "because": decision.because}
             for decision in provisioning.decisions
