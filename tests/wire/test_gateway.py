@@ -72,6 +72,11 @@ def test_the_api_is_chosen_by_scope_then_target_then_path(
     assert gateway.choose(APIS, *request_) is chosen
 
 
+def test_an_unsigned_request_is_not_given_to_the_only_api_there_is() -> None:
+    assert gateway.choose([LAMBDA], "GET", b"/bucket/key", b"", {}) is None
+    assert gateway.choose([LAMBDA], "GET", b"/2015-03-31/functions", b"", {}) is LAMBDA
+
+
 def test_apis_that_share_a_signing_name_are_told_apart_by_path() -> None:
     second = AwsApi.load("apigatewayv2")
     assert second.signing_name == GATEWAY.signing_name

@@ -4,6 +4,7 @@ import datetime
 import re
 import struct
 import unicodedata
+from typing import Any
 
 import pytest
 from botocore.model import Shape, ShapeResolver
@@ -12,19 +13,19 @@ from hypothesis import strategies as st
 
 from lambstead.wire import java
 
-SHAPES = ShapeResolver(
-    {
-        "Text": {"type": "string"},
-        "Secret": {"type": "string", "sensitive": True},
-        "Texts": {"type": "list", "member": {"shape": "Text"}},
-        "Weights": {"type": "map", "key": {"shape": "Text"}, "value": {"shape": "Double"}},
-        "Double": {"type": "double"},
-        "Blob": {"type": "blob"},
-        "Flag": {"type": "boolean"},
-        "Time": {"type": "timestamp"},
-        "OnFailure": {"type": "structure", "members": {"Destination": {"shape": "Text"}, "Key": {"shape": "Secret"}}},
-    }
-)
+# The published stubs type the argument as shapes; what botocore reads is the JSON of a model.
+DESCRIPTIONS: Any = {
+    "Text": {"type": "string"},
+    "Secret": {"type": "string", "sensitive": True},
+    "Texts": {"type": "list", "member": {"shape": "Text"}},
+    "Weights": {"type": "map", "key": {"shape": "Text"}, "value": {"shape": "Double"}},
+    "Double": {"type": "double"},
+    "Blob": {"type": "blob"},
+    "Flag": {"type": "boolean"},
+    "Time": {"type": "timestamp"},
+    "OnFailure": {"type": "structure", "members": {"Destination": {"shape": "Text"}, "Key": {"shape": "Secret"}}},
+}
+SHAPES = ShapeResolver(DESCRIPTIONS)
 
 
 def shape(name: str) -> Shape:

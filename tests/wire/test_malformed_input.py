@@ -5,6 +5,7 @@ from typing import Any
 from urllib.parse import quote_from_bytes
 
 import pytest
+from botocore.model import StructureShape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -119,7 +120,7 @@ def test_valid_structure_with_one_wrong_value_anywhere(service: str) -> None:
         outline = {
             name: {inner: data.draw(JSON) for inner in list(member.members)[:3]}
             for name, member in operation.input_shape.members.items()
-            if member.type_name == "structure"
+            if isinstance(member, StructureShape)
         }
         headers = {"x-amz-target": f"{api.target_prefix}.{operation.name}"} if api.target_prefix else {}
         path = operation.http["requestUri"].partition("?")[0].replace("{", "").replace("}", "").encode()

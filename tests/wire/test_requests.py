@@ -88,7 +88,7 @@ def test_a_body_that_is_no_object_is_refused(body: bytes) -> None:
 
 
 def test_null_is_absent_and_unknown_members_are_ignored() -> None:
-    body = {
+    body: dict[str, Any] = {
         "FunctionName": "f",
         "Role": ROLE,
         "Code": {"ZipFile": None, "FromTheFuture": {}},
@@ -172,6 +172,12 @@ def test_the_payload_of_invoke_is_the_body_byte_for_byte_and_absent_when_empty()
         "Payload": b"\xff not json",
     }
     assert LAMBDA.parse(match, {}, b"") == {"FunctionName": "f"}
+
+
+def test_a_required_payload_may_be_empty() -> None:
+    api = AwsApi.load("apigateway")
+    match = api.match("POST", b"/restapis", b"mode=import", {})
+    assert api.parse(match, {}, b"") == {"body": b""}
 
 
 def test_exactly_one_member_of_a_union_is_set() -> None:
@@ -279,7 +285,7 @@ IN_HEADERS: dict[str, Any] = {
 IN_THE_QUERY: dict[str, Any] = {"Filters": {"a": ["1", "2"], "b": [""]}, "Before": MOMENT, "Quiet": False}
 IN_THE_BODY: dict[str, Any] = {
     "At": MOMENT + datetime.timedelta(milliseconds=250),
-    "AtIso": MOMENT,
+    "AtIso": MOMENT + datetime.timedelta(milliseconds=7),
     "AtHttp": MOMENT,
     "Tree": {"Label": "a", "Children": [{"Label": "b"}, {"Children": [{"Label": "c"}]}]},
     "Free": {"anything": [1, {"goes": None}]},
@@ -306,10 +312,10 @@ def test_every_location_of_a_request_is_read_as_botocore_writes_it() -> None:
 def test_every_location_of_a_response_is_written_as_botocore_reads_it() -> None:
     result = {**IN_HEADERS, **IN_THE_BODY, "Names": ["a", "b"], "Dates": None, "Renamed": None}
     response = API.respond("Put", result, "r")
-    parsed = create_parser("rest-json").parse(
-        {"status_code": response.status, "headers": HeadersDict(response.headers), "body": response.body},
-        MADE_UP.operation_model("Put").output_shape,
-    )
+    shape = MADE_UP.operation_model("Put").output_shape
+    assert shape is not None
+    raw = {"status_code": response.status, "headers": HeadersDict(response.headers), "body": response.body}
+    parsed = create_parser("rest-json").parse(raw, shape)
     assert parsed.pop("ResponseMetadata")["HTTPStatusCode"] == 201
     assert parsed == {name: value for name, value in result.items() if value is not None}
 
