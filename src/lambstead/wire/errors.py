@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
-from botocore.model import ServiceModel, StructureShape
+from botocore.model import StructureShape
 
 from lambstead.core.errors import DomainError
 from lambstead.wire import json_protocols, json_values, models, overlay
@@ -38,7 +38,7 @@ class _Form:
 class ErrorWriter:
     """Writes the errors of one service."""
 
-    def __init__(self, model: ServiceModel) -> None:
+    def __init__(self, model: models.Model) -> None:
         self._service = str(model.service_name)
         self._is_json_rpc = models.protocol(model) == "json"
         self._content_type = (
@@ -70,7 +70,7 @@ class ErrorWriter:
         for name in overlay.FAULTS.get(shape, (shape,)):
             found = self._model.shape_for(name) if name in self._shapes else None
             if isinstance(found, StructureShape) and found.metadata.get("exception"):
-                return _modelled(found)
+                return _modelled(found, fault=self._model.is_fault(name))
         for name in (shape, *overlay.FAULTS.get(shape, ())):
             if (unmodelled := overlay.UNMODELLED.get(name)) is not None:
                 status = overlay.STATUS_IN_JSON.get(name, unmodelled.status) if self._is_json_rpc else unmodelled.status
@@ -78,9 +78,8 @@ class ErrorWriter:
         raise UnknownErrorShape(f"{self._service} has no error {shape}, and neither has the overlay")
 
 
-def _modelled(shape: StructureShape) -> _Form:
+def _modelled(shape: StructureShape, *, fault: bool) -> _Form:
     error = shape.metadata.get("error", {})
-    fault = bool(shape.metadata.get("fault"))
     status = int(error.get("httpStatusCode", HTTPStatus.INTERNAL_SERVER_ERROR if fault else HTTPStatus.BAD_REQUEST))
     located = {name: member.serialization.get("location") for name, member in shape.members.items()}
     return _Form(

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from botocore.model import OperationModel, ServiceModel
+from botocore.model import OperationModel
 
 from lambstead.core.errors import (
     DomainError,
@@ -80,7 +80,7 @@ class _Operation:
 class AwsApi:
     """One service of AWS, derived from its model. Operations are compiled when they are first used."""
 
-    def __init__(self, model: ServiceModel) -> None:
+    def __init__(self, model: models.Model) -> None:
         self.model = model
         self.service = str(model.service_name)
         self.signing_name = models.signing_name(model)
@@ -228,7 +228,7 @@ class AwsApi:
         )
 
 
-def _templates(model: ServiceModel) -> list[tuple[str, str, str]]:
+def _templates(model: models.Model) -> list[tuple[str, str, str]]:
     return [
         (name, model.operation_model(name).http["method"], model.operation_model(name).http["requestUri"])
         for name in model.operation_names

@@ -5,6 +5,8 @@ purpose: it serves clients, and a server whose specification depends on the home
 """
 
 import functools
+from collections.abc import Mapping
+from typing import Any
 
 from botocore.exceptions import UnknownServiceError
 from botocore.loaders import Loader
@@ -15,15 +17,28 @@ class UnknownService(LookupError):
     """No model of that name ships with botocore; a mistake in our configuration, never in a request."""
 
 
+class Model(ServiceModel):
+    """botocore's model, with the one trait that it reads and drops: whether an error is the service's fault."""
+
+    def __init__(self, description: Mapping[str, Any], service: str) -> None:
+        """`description` is the parsed service-2.json."""
+        super().__init__(description, service)
+        self._faults = frozenset(name for name, shape in description["shapes"].items() if shape.get("fault"))
+
+    def is_fault(self, shape: str) -> bool:
+        """Whether an error shape is marked as ours to repair (5xx unless a status is modelled), not the caller's."""
+        return shape in self._faults
+
+
 @functools.cache
-def load(service: str) -> ServiceModel:
+def load(service: str) -> Model:
     """The model of a service by botocore's name for it (`lambda`, `logs`, `apigateway`), loaded once per process."""
     loader = Loader(extra_search_paths=[Loader.BUILTIN_DATA_PATH], include_default_search_paths=False)
     try:
         description = loader.load_service_model(service, "service-2")
     except UnknownServiceError as exc:
         raise UnknownService(f"botocore has no service model called {service!r}") from exc
-    return ServiceModel(description, service)
+    return Model(description, service)
 
 
 def protocol(model: ServiceModel) -> str:

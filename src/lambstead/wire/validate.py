@@ -127,10 +127,22 @@ class CheckerCompiler:
     def _scalar(self, shape: Shape, *, enum: bool = True) -> Checker | None:
         return _reporter(shape, self._constraints(shape, enum=enum) + _type_constraints(shape))
 
-    def _list(self, shape: ListShape) -> Checker | None:
-        own = _reporter(shape, self._constraints(shape))
+    def _inner(self, shape: Shape) -> Checker | None:
+        """What is left to check of the members of a collection, whose own constraints the collection has reported."""
+        match shape:
+            case StructureShape():
+                return self._aggregate(shape)
+            case ListShape():
+                return self._list(shape, nested=True)
+            case MapShape():
+                return self._map(shape, nested=True)
+            case _:
+                return None
+
+    def _list(self, shape: ListShape, *, nested: bool = False) -> Checker | None:
+        own = None if nested else _reporter(shape, self._constraints(shape))
         items = self._collection(shape, shape.member, "Member must satisfy constraint", list)
-        inner = None if _is_scalar(shape.member) else self._checker(shape.member)
+        inner = self._inner(shape.member)
 
         def check_inner(value: list[Any], path: str, found: Found) -> None:
             if inner is not None:
@@ -140,13 +152,13 @@ class CheckerCompiler:
 
         return _all_of([own, items, None if inner is None else check_inner])
 
-    def _map(self, shape: MapShape) -> Checker | None:
-        own = _reporter(shape, self._constraints(shape))
+    def _map(self, shape: MapShape, *, nested: bool = False) -> Checker | None:
+        own = None if nested else _reporter(shape, self._constraints(shape))
         keys = self._collection(shape, shape.key, "Map keys must satisfy constraint", list)
         values = self._collection(
             shape, shape.value, "Map value must satisfy constraint", lambda value: list(value.values())
         )
-        inner = None if _is_scalar(shape.value) else self._checker(shape.value)
+        inner = self._inner(shape.value)
 
         def check_inner(value: dict[str, Any], path: str, found: Found) -> None:
             if inner is not None:
@@ -195,10 +207,6 @@ class CheckerCompiler:
             return pattern.matches(value)
 
         return f"Member must satisfy regular expression pattern: {text}", holds
-
-
-def _is_scalar(shape: Shape) -> bool:
-    return not isinstance(shape, StructureShape | ListShape | MapShape)
 
 
 def _beneath(check: Checker, root: str) -> Checker:
