@@ -13,6 +13,7 @@ import typer
 
 from lambstead.cli.failures import CommandFailed
 from lambstead.cli.options import DataOption, JsonOption, settings_for
+from lambstead.cli.terminal import console
 
 app = typer.Typer(help="List and install the runtimes that functions run on.", no_args_is_help=True)
 
@@ -32,14 +33,14 @@ def list_(data: DataOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps([dataclasses.asdict(each) for each in runtimes], indent=2, default=str))
         return
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("runtime", "state", "Python", "client", "note", box=None, header_style="bold")
     for each in runtimes:
         cells = (each.identifier, each.state, each.interpreter_version, each.client_version, each.advice)
-        table.add_row(*(str(cell or "") for cell in cells))
-    Console(highlight=False).print(table, markup=False)
+        table.add_row(*map(Text, cells))  # Text: nothing in it is markup
+    console().print(table)
 
 
 @app.command("install")

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 
 from lambstead.cli.options import DataOption, JsonOption, settings_for
 from lambstead.cli.running_server import require_server
+from lambstead.cli.terminal import console
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -91,11 +92,9 @@ def status(data: DataOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(document, indent=2))
         return
-    from rich.console import Console
-
     title = f"Lambstead at {server.url} · profile {server.profile} · {server.region} · account {server.account}"
     tree = status_tree(title, cast(Status, document))  # our own server's document
-    Console(highlight=False).print(tree, soft_wrap=True)
+    console().print(tree)
 
 
 def status_tree(title: str, document: Status) -> "Tree":
