@@ -159,7 +159,7 @@ ToAgent = StartEnvironment | StopEnvironment | StopAgent
 FromAgent = AgentHello | EnvironmentReady | EnvironmentFailed | EnvironmentExited | EnvironmentDegraded
 Control = ToAgent | FromAgent
 
-_control_decoder = msgspec.msgpack.Decoder(Control)
+_control_decoder: "msgspec.msgpack.Decoder[Control]" = msgspec.msgpack.Decoder(Control)
 
 
 def encode_control(message: Control) -> bytes:

@@ -1,0 +1,280 @@
+"""The Runtime API of one environment as rules: who polls, what runs, which slots the gateway may count on.
+
+    poll ──► parked ──invoke──► running ──answer──────────────► settled
+               │                  │  └─────expire──► lingering ──answer (late), poll or loss of its worker──► gone
+               └──lost──► gone    └──lost (its worker died)────► settled as aborted
+
+`RuntimeApi` holds no sockets and reads no clock. Its promises, which the rule machine in the tests checks:
+
+- *No slot is oversold.* What was announced is always `min(parked polls, slots - occupied)`; an invocation beyond it is refused.
+- *Every accepted invocation is settled exactly once*, by an answer, by its deadline or by the end of what ran it.
+- A timed-out invocation keeps its slot while its code runs, and a late answer for it is told so.
+
+A *worker* is one connection of the runtime. Where the interface client keeps one connection per worker (`worker_per_connection`), the loss
+of the connection is the loss of the worker and of what it ran; elsewhere a connection means nothing once its poll was answered.
+Every event may change the announced slots: the shell calls `take_slots_change` after each and tells the gateway.
+"""
+
+import json
+import re
+from collections import OrderedDict
+from dataclasses import dataclass
+from typing import NewType
+
+REMEMBERED_TIMEOUTS = 1_000
+"""Ids of timed-out invocations that still get 410 instead of 400; the oldest are forgotten first."""
+MAX_RESPONSE_BYTES = 6_291_556
+"""Largest buffered response: 6 MiB and 100 bytes, as AWS counts."""
+MAX_ERROR_BYTES = 1024 * 1024
+"""Largest error document of `/error` and `/init/error`."""
+
+WorkerId = NewType("WorkerId", int)
+
+_ERROR_TYPE = re.compile(r"(Runtime|Function)\.[A-Z][a-zA-Z]+")
+
+
+@dataclass(slots=True, eq=False)
+class Invocation:
+    """One accepted event. `stream` is the gateway's number for it, unique per environment connection."""
+
+    stream: int
+    request_id: str
+    deadline_ms: int
+    """Epoch milliseconds."""
+    timeout_ms: int
+    worker: WorkerId | None = None
+    """The connection whose end would end it; None if nothing ties it to one."""
+    abandoned: bool = False
+    """The caller's interest ended: settle it without telling anybody."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """No room, or a duplicate: nothing happened, the gateway may try elsewhere."""
+
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """An answer for an invocation that had already timed out."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """An answer for an id that is not running here: never delivered, or answered before."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLost:
+    """What ended with a connection."""
+
+    aborted: tuple[Invocation, ...]
+    workers_left: int
+    was_worker: bool
+    """Whether the connection had ever polled and its loss means the loss of a worker."""
+
+
+class RuntimeApi:
+    """State of one environment's Runtime API. `slots` is its number of concurrent invocations."""
+
+    def __init__(self, slots: int, *, worker_per_connection: bool) -> None:
+        self._slots = slots
+        self._worker_per_connection = worker_per_connection
+        self._parked: dict[WorkerId, None] = {}
+        self._workers: set[WorkerId] = set()
+        self._running: dict[str, Invocation] = {}
+        self._lingering: dict[int, Invocation] = {}
+        self._timed_out: OrderedDict[str, None] = OrderedDict()
+        self._announced = 0
+        self._open = False
+
+    @property
+    def parked(self) -> int:
+        """Polls waiting for an event."""
+        return len(self._parked)
+
+    @property
+    def running(self) -> int:
+        """Invocations whose outcome is open."""
+        return len(self._running)
+
+    @property
+    def lingering(self) -> int:
+        """Timed-out invocations whose code still holds a slot."""
+        return len(self._lingering)
+
+    @property
+    def next_deadline_ms(self) -> int | None:
+        """The earliest deadline of what runs, epoch milliseconds; None if nothing does."""
+        return min((i.deadline_ms for i in self._running.values()), default=None)
+
+    def open(self) -> None:
+        """Init is complete: from now on slots are announced."""
+        self._open = True
+
+    def take_slots_change(self) -> int:
+        """The change in idle slots that the gateway has not been told; it counts as told from now on."""
+        change = self._idle() - self._announced
+        self._announced += change
+        return change
+
+    def poll(self, worker: WorkerId) -> None:
+        """The runtime asks for the next event on this connection. What the worker ran before has ended or moved elsewhere."""
+        self._parked[worker] = None
+        if self._worker_per_connection:
+            self._workers.add(worker)
+            self._release_lingering_of(worker)
+            for invocation in self._running.values():
+                if invocation.worker == worker:
+                    invocation.worker = None
+
+    def invoke(self, invocation: Invocation) -> WorkerId | Refused:
+        """Give the event to a parked poll, the most recent first: its caches are warm. Takes one announced slot."""
+        if self._idle() <= 0:
+            return Refused("no idle slot: the worker that announced it is gone")
+        if invocation.request_id in self._running:
+            return Refused(f"request id {invocation.request_id} is already running in this environment")
+        worker, _ = self._parked.popitem()
+        if self._worker_per_connection:
+            invocation.worker = worker
+        self._timed_out.pop(invocation.request_id, None)
+        self._running[invocation.request_id] = invocation
+        self._announced -= 1
+        return worker
+
+    def answer(self, request_id: str, stream: int | None) -> Invocation | Late | Unknown:
+        """The runtime answers. `stream` tells apart two deliveries of one request id when the runtime echoes it."""
+        invocation = self._running.get(request_id)
+        if invocation is not None and stream in (None, invocation.stream):
+            return self._running.pop(request_id)
+        late = self._lingering_for(request_id, stream)
+        if late is not None:
+            del self._lingering[late.stream]
+            return Late()
+        return Late() if invocation is None and request_id in self._timed_out else Unknown()
+
+    def cancel(self, stream: int) -> None:
+        """Nobody waits for this one any more. It runs on and keeps its slot and its deadline."""
+        for invocation in self._running.values():
+            if invocation.stream == stream:
+                invocation.abandoned = True
+
+    def expire(self, now_ms: int) -> tuple[Invocation, ...]:
+        """Everything whose deadline has come, settled by time-out. Its code may run on and keeps its slot meanwhile."""
+        late = tuple(i for i in self._running.values() if i.deadline_ms <= now_ms)
+        for invocation in late:
+            del self._running[invocation.request_id]
+            self._remember_timeout(invocation.request_id)
+            if invocation.worker is not None or not self._worker_per_connection:
+                self._lingering[invocation.stream] = invocation
+        return late
+
+    def lost(self, worker: WorkerId) -> WorkerLost:
+        """The connection ended. Its parked poll is void; if it was a worker, what it ran is aborted."""
+        self._parked.pop(worker, None)
+        if not self._worker_per_connection:
+            return WorkerLost((), 0, was_worker=False)
+        was_worker = worker in self._workers
+        self._workers.discard(worker)
+        self._release_lingering_of(worker)
+        aborted = tuple(i for i in self._running.values() if i.worker == worker)
+        for invocation in aborted:
+            del self._running[invocation.request_id]
+        return WorkerLost(aborted, len(self._workers), was_worker)
+
+    def end(self) -> tuple[Invocation, ...]:
+        """The environment is over: everything still running is aborted and no slot is left."""
+        aborted = tuple(self._running.values())
+        self._running.clear()
+        self._lingering.clear()
+        self._parked.clear()
+        self._workers.clear()
+        return aborted
+
+    def _idle(self) -> int:
+        if not self._open:
+            return 0
+        # Lingering code is capped at the slots too: a runtime that polls before its late answer must not push this below zero.
+        return max(0, min(len(self._parked), self._slots - len(self._running) - len(self._lingering)))
+
+    def _release_lingering_of(self, worker: WorkerId) -> None:
+        if self._lingering:
+            self._lingering = {s: i for s, i in self._lingering.items() if i.worker != worker}
+
+    def _lingering_for(self, request_id: str, stream: int | None) -> Invocation | None:
+        if stream is not None:
+            return self._lingering.get(stream)
+        return next((i for i in self._lingering.values() if i.request_id == request_id), None)
+
+    def _remember_timeout(self, request_id: str) -> None:
+        self._timed_out[request_id] = None
+        self._timed_out.move_to_end(request_id)
+        if len(self._timed_out) > REMEMBERED_TIMEOUTS:
+            self._timed_out.popitem(last=False)
+
+
+def reported_error_type(claimed: str, *, init: bool = False) -> str:
+    """The error type as the platform reports it: the runtime's own if it has the form, else `Function.Unknown` (`Runtime.Unknown` in init)."""
+    if _ERROR_TYPE.fullmatch(claimed):
+        return claimed
+    return "Runtime.Unknown" if init else "Function.Unknown"
+
+
+def error_document(error_type: str, error_message: str) -> str:
+    """An error document of the platform, members in AWS's order."""
+    return json.dumps(
+        {"errorType": error_type, "errorMessage": error_message}, ensure_ascii=False, separators=(",", ":")
+    )
+
+
+def timed_out_message(timeout_ms: int) -> str:
+    """AWS's words for a time-out, seconds with two decimals."""
+    return f"Task timed out after {timeout_ms / 1000:.2f} seconds"
+
+
+def exit_message(exit_code: int | None) -> str:
+    """AWS's words for the end of a runtime. `exit_code` as a subprocess reports it: negative for a signal; None if unknown."""
+    if exit_code is None or exit_code == 0:
+        return "Runtime exited without providing a reason"
+    if exit_code < 0:
+        return f"Runtime exited with error: signal: {_SIGNAL_WORDS.get(-exit_code, f'signal {-exit_code}')}"
+    return f"Runtime exited with error: exit status {exit_code}"
+
+
+_SIGNAL_WORDS = {
+    1: "hangup",
+    2: "interrupt",
+    3: "quit",
+    4: "illegal instruction",
+    6: "aborted",
+    7: "bus error",
+    8: "floating point exception",
+    9: "killed",
+    11: "segmentation fault",
+    13: "broken pipe",
+    14: "alarm clock",
+    15: "terminated",
+}
+"""Words of the platform's agent for signals, which are those of Go's runtime on Linux."""
+
+
+def response_too_large_message() -> str:
+    """AWS's words for a response above the limit."""
+    return f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
+
+
+@dataclass(frozen=True, slots=True)
+class InitProgress:
+    """What is known of an environment's init: polls parked, polls expected, workers alive (None while nobody counted them)."""
+
+    parked: int
+    expected: int
+    workers_alive: int | None = None
+
+
+def is_initialized(progress: InitProgress) -> bool:
+    """Whether init is complete: every expected poll is parked, or some are and no living worker is still on its way."""
+    if progress.parked >= progress.expected:
+        return True
+    return progress.workers_alive is not None and progress.parked > 0 and progress.workers_alive <= progress.parked

@@ -1,0 +1,180 @@
+"""The agent: one process per managed instance, which starts and ends execution environments as the server orders.
+
+    python -m lambstead.instance.agent --socket PATH --instance-id i-... --state-dir DIR [--runtimes-dir DIR]
+
+It connects to the server's socket, says AgentHello and obeys StartEnvironment, StopEnvironment and StopAgent. It keeps nothing that must
+survive: when the server's end closes, or on SIGTERM or SIGINT, every environment is ended at once and the agent exits. If the agent itself is
+killed, the kernel kills its environments (see `runtimes.python_bootstrap`).
+"""
+
+import argparse
+import asyncio
+import contextlib
+import ctypes
+import logging
+import os
+import resource
+import shutil
+import signal
+import sys
+from pathlib import Path
+
+import msgspec
+import uvloop
+
+from lambstead.instance.environment import Environment, Host
+from lambstead.link.connection import LinkConnection
+from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
+from lambstead.link.messages import (
+    AgentHello,
+    FromAgent,
+    StartEnvironment,
+    StopAgent,
+    StopEnvironment,
+    decode_control,
+    encode_control,
+)
+
+REAP_TICK_SECONDS = 1.0
+"""How often orphans of environments, which become children of the agent, are reaped."""
+STOP_TIMEOUT_SECONDS = 10.0
+"""Environments that are not gone by then are left to the kernel: the agent exits, and they die with it."""
+
+_PR_SET_CHILD_SUBREAPER = 36
+_log = logging.getLogger("lambstead.instance")
+
+
+class Agent:
+    """The instance's side of the control connection, and its environments by id."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._control = LinkConnection(self._control_frame, self._control_lost)
+        self._environments: dict[str, Environment] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._over: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+
+    async def run(self) -> str:
+        """Obey until told or forced to end; the reason. Nothing of any environment is left then. Raises OSError if there is no server."""
+        loop = asyncio.get_running_loop()
+        await loop.create_unix_connection(lambda: self._control, str(self._host.socket_path))
+        self._send(AgentHello(PROTOCOL_VERSION, self._host.instance_id, os.getpid()))
+        for signum in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signum, self._end, signal.Signals(signum).name)
+        reaper = asyncio.create_task(self._reap_orphans())
+        try:
+            return await self._over
+        finally:
+            await self._stop_everything()
+            reaper.cancel()
+            self._control.close()
+
+    def _control_frame(self, link: LinkConnection, frame: Frame) -> None:
+        if frame.kind is not Kind.CONTROL:
+            return
+        try:
+            message = decode_control(frame.payload)
+        except msgspec.DecodeError as exc:
+            self._end(f"the server sent a message that is none: {exc}")
+            return
+        match message:
+            case StartEnvironment():
+                self._start(message)
+            case StopEnvironment(environment_id=environment_id, because=because):
+                # One that is gone already has been reported; the order crossed that report.
+                if environment_id in self._environments:
+                    self._environments[environment_id].stop(because)
+            case StopAgent(because=because):
+                self._end(because)
+            case _:
+                self._end(f"the server sent {type(message).__name__}, which only agents send")
+
+    def _control_lost(self, link: LinkConnection, exc: Exception | None) -> None:
+        self._end("the server is gone")
+
+    def _start(self, start: StartEnvironment) -> None:
+        if start.environment_id in self._environments or self._over.done():
+            return
+        environment = Environment(start, self._host, self._send)
+        self._environments[start.environment_id] = environment
+        self._tasks[start.environment_id] = asyncio.create_task(self._live(start.environment_id, environment))
+
+    async def _live(self, environment_id: str, environment: Environment) -> None:
+        try:
+            self._send(await environment.run())
+        finally:
+            del self._environments[environment_id]
+            del self._tasks[environment_id]
+
+    def _send(self, message: FromAgent) -> None:
+        self._control.send(Kind.CONTROL, 0, payload=encode_control(message))
+
+    def _end(self, because: str) -> None:
+        if not self._over.done():
+            self._over.set_result(because)
+
+    async def _stop_everything(self) -> None:
+        for environment in self._environments.values():
+            environment.stop("the instance stops")
+        if self._tasks:
+            await asyncio.wait(list(self._tasks.values()), timeout=STOP_TIMEOUT_SECONDS)
+
+    async def _reap_orphans(self) -> None:
+        while True:
+            await asyncio.sleep(REAP_TICK_SECONDS)
+            if not any(environment.is_acquiring for environment in self._environments.values()):
+                reap_orphans({environment.main_pid for environment in self._environments.values()})
+
+
+def reap_orphans(mains: set[int | None]) -> None:
+    """Reap children that nobody waits for: what environments left behind. Stops at one of `mains`, which its environment reaps itself."""
+    with contextlib.suppress(ChildProcessError):
+        while (
+            ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ) is not None and ended.si_pid not in mains:
+            os.waitpid(ended.si_pid, 0)
+
+
+def _prepare_process() -> None:
+    """Adopt orphans of environments, so that they can be reaped, and allow as many descriptors as the system lets us have."""
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def _parse(argv: list[str]) -> Host:
+    parser = argparse.ArgumentParser(
+        prog="python -m lambstead.instance.agent", description="The agent of one managed instance."
+    )
+    parser.add_argument("--socket", type=Path, required=True, help="the server's Unix socket")
+    parser.add_argument("--instance-id", required=True)
+    parser.add_argument("--state-dir", type=Path, required=True, help="folder for what lives as long as an environment")
+    parser.add_argument("--runtimes-dir", type=Path, default=Path.home() / ".lambstead" / "runtimes")
+    arguments = parser.parse_args(argv)
+    environments_dir = arguments.state_dir.absolute() / arguments.instance_id
+    return Host(arguments.instance_id, arguments.socket.absolute(), environments_dir, arguments.runtimes_dir.absolute())
+
+
+async def _run(host: Host) -> str:
+    return await Agent(host).run()
+
+
+def main(argv: list[str]) -> int:
+    """Run the agent; the exit code: 0 after an orderly end, 1 if the server could not be reached."""
+    host = _parse(argv)
+    logging.basicConfig(
+        level=logging.INFO, format=f"%(asctime)s {host.instance_id} %(levelname)s %(message)s", stream=sys.stderr
+    )
+    _prepare_process()
+    shutil.rmtree(host.environments_dir, ignore_errors=True)  # left by a predecessor of this id that was killed
+    try:
+        because = uvloop.run(_run(host))
+    except OSError as exc:
+        _log.error("server_unreachable: %s: %s", host.socket_path, exc)
+        return 1
+    _log.info("agent_ended: %s", because)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

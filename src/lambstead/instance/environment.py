@@ -1,0 +1,427 @@
+"""The life of one execution environment.
+
+    acquire runtime ─► start ─► init ─► ready ─────────────► ended ─► nothing left
+          │              │        │      (link open)            ▲
+          └──────────────┴────────┴── failed ───────────────────┘
+
+`Environment.run` walks this line once and returns the last word for the server: EnvironmentFailed if init did not complete,
+EnvironmentExited otherwise. When it returns, no process, socket or folder of the environment is left. Whatever ends the environment (its main
+process, a time-out on demand, an order, the loss of the link) is an `_Ending`; the first one wins.
+"""
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+
+from lambstead.core.runtime_api import InitProgress, error_document, exit_message, is_initialized
+from lambstead.instance import strays
+from lambstead.instance.environment_variables import Credentials, RuntimeSite, runtime_variables
+from lambstead.instance.log_capture import LogCapture
+from lambstead.instance.platform_log import PlatformLog
+from lambstead.instance.runtime_api import RuntimeApiServer
+from lambstead.instance.runtimes import catalogue
+from lambstead.instance.runtimes.python import InstalledRuntime, RuntimeNotAvailable
+from lambstead.instance.sandbox import plan_process
+from lambstead.link.connection import LinkConnection
+from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
+from lambstead.link.messages import (
+    EnvironmentDegraded,
+    EnvironmentExited,
+    EnvironmentFailed,
+    EnvironmentReady,
+    FromAgent,
+    Hello,
+    StartEnvironment,
+)
+
+WORKER_COUNT_TICK_SECONDS = 0.25
+"""While init waits for the last polls, living workers are counted this often."""
+MAX_SOCKET_PATH_BYTES = 100
+"""Unix socket paths above 107 bytes do not exist; longer state folders get a short folder for the socket."""
+EXTRA_LOG_SOURCES = 16
+
+_log = logging.getLogger("lambstead.instance")
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """What an environment knows of the agent and the machine it runs on. Paths are absolute."""
+
+    instance_id: str
+    socket_path: Path
+    environments_dir: Path
+    runtimes_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """Why an environment is over."""
+
+    error_type: str
+    """Empty when ordered."""
+    message: str
+    reason_code: str = "FunctionError.RuntimeInitError"
+    """Counts only before init is complete."""
+    document: str = ""
+    """The runtime's own error document; empty to make one of type and message."""
+
+
+class Environment:
+    """One execution environment. `run` once; `stop` at any time. `report` gets EnvironmentReady and EnvironmentDegraded."""
+
+    def __init__(self, start: StartEnvironment, host: Host, report: Callable[[FromAgent], None]) -> None:
+        self._start = start
+        self._host = host
+        self._report = report
+        self._managed = start.mode == "managed-instances"
+        self._expected_polls = start.max_concurrency if self._managed else 1
+        self._ending: asyncio.Future[_Ending] = asyncio.get_running_loop().create_future()
+        self._progress = asyncio.Event()
+        self._ready = False
+        self._main: subprocess.Popen[bytes] | None = None
+        self._main_fd = -1
+        self._link: LinkConnection | None = None
+        self._api: RuntimeApiServer | None = None
+        self._output: LogCapture | None = None
+        self._platform_log: PlatformLog | None = None
+        self._folders: list[Path] = []
+        self._note = ""
+        self._acquiring: asyncio.Task[InstalledRuntime] | None = None
+        self._init_started = 0.0
+
+    @property
+    def is_acquiring(self) -> bool:
+        """Whether child processes of the agent other than the main process are at work: probes and installers."""
+        return self._acquiring is not None and not self._acquiring.done()
+
+    @property
+    def main_pid(self) -> int | None:
+        """The runtime's main process, while it has one."""
+        return self._main.pid if self._main is not None else None
+
+    def stop(self, because: str) -> None:
+        """Order the end. Returns at once; `run` returns when nothing is left."""
+        self._end(_Ending("", because))
+
+    async def run(self) -> EnvironmentFailed | EnvironmentExited:
+        """Live. Never raises for what a function or its machine can do wrong."""
+        try:
+            init_ms = await self._initialize()
+            if init_ms is not None:
+                await self._serve(init_ms)
+        except Exception as exc:
+            # Task boundary: an environment that breaks must be reported, or its slots would be promised for ever.
+            _log.exception("environment_broke", extra={"environment": self._start.environment_id})
+            self._end(
+                _Ending("Runtime.Unknown", f"The instance could not run the environment: {exc!r}", "InternalError")
+            )
+        ending = await self._ending
+        await self._tear_down(ending)
+        return self._last_word(ending)
+
+    # Init
+
+    async def _initialize(self) -> float | None:
+        """Bring the runtime up; milliseconds it took, or None if the environment is over before it was ready."""
+        runtime = await self._acquire_runtime()
+        if runtime is None:
+            return None
+        self._init_started = started = time.monotonic()
+        api = await self._prepare(runtime)
+        if api is None or not self._spawn(runtime, api):
+            return None
+        if not await self._init_complete(api, started):
+            return None
+        return (time.monotonic() - started) * 1000
+
+    async def _acquire_runtime(self) -> InstalledRuntime | None:
+        """The runtime, installed first if need be; a stop order does not wait for that."""
+        identifier = self._start.runtime
+        work = self._acquiring = asyncio.create_task(
+            asyncio.to_thread(
+                catalogue.install, self._host.runtimes_dir, identifier, lambda text: _log.info("%s", text)
+            )
+        )
+        await asyncio.wait({work, self._ending}, return_when=asyncio.FIRST_COMPLETED)
+        if self._ending.done():
+            work.cancel()
+            return None
+        try:
+            return work.result()
+        except RuntimeNotAvailable as exc:
+            self._end(_Ending("Runtime.Unknown", str(exc), "InvalidRuntime"))
+            return None
+
+    async def _prepare(self, runtime: InstalledRuntime) -> RuntimeApiServer | None:
+        try:
+            self._output = LogCapture(Path(self._start.log_path), 4 * self._start.max_concurrency + EXTRA_LOG_SOURCES)
+        except OSError as exc:
+            self._end(
+                _Ending(
+                    "Runtime.Unknown", f"The log file {self._start.log_path} cannot be written: {exc}.", "InternalError"
+                )
+            )
+            return None
+        self._platform_log = PlatformLog(self._start, runtime.version_text, self._output.write_line)
+        self._note = runtime.note
+        if runtime.note:
+            self._platform_log.note(runtime.note)
+        self._platform_log.init_started()
+        slots = self._start.max_concurrency if self._managed else 1
+        self._api = RuntimeApiServer(
+            slots, self, self._platform_log, self._output.drain, worker_per_connection=self._managed
+        )
+        await self._api.listen()
+        return self._api
+
+    def _spawn(self, runtime: InstalledRuntime, api: RuntimeApiServer) -> bool:
+        """Start the main process; false (and over) if it cannot be started."""
+        output = self._output
+        assert output is not None
+        folder = self._host.environments_dir / self._start.environment_id
+        temp_path = folder / "tmp"
+        temp_path.mkdir(parents=True, mode=0o700)
+        self._folders.append(folder)
+        log_socket = self._listen_for_logs(folder, output) if self._managed else None
+        plan = plan_process(runtime.command(), Path(self._start.code_path), temp_path, os.getpid())
+        site = RuntimeSite(
+            api.address, plan.code_path, runtime.client_dir, plan.temp_path, runtime.interpreter.path.parent, log_socket
+        )
+        variables = runtime_variables(self._start, site, self._host.instance_id, Credentials.placeholder())
+        read_fd, write_fd = os.pipe()
+        output.add_source(read_fd)
+        try:
+            self._main = subprocess.Popen(
+                plan.argv,
+                cwd=plan.working_directory,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=write_fd,
+                stderr=write_fd,
+                start_new_session=True,
+            )
+        except OSError as exc:
+            self._end(_spawn_failure(exc, plan.working_directory))
+            return False
+        finally:
+            os.close(write_fd)
+        self._main_fd = os.pidfd_open(self._main.pid)
+        asyncio.get_running_loop().add_reader(self._main_fd, self._main_exited)
+        return True
+
+    def _listen_for_logs(self, folder: Path, output: LogCapture) -> Path:
+        path = folder / "log.sock"
+        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
+            short = Path(tempfile.mkdtemp(prefix="lambstead-"))
+            self._folders.append(short)
+            path = short / "log.sock"
+        output.listen(path)
+        return path
+
+    async def _init_complete(self, api: RuntimeApiServer, started: float) -> bool:
+        """Wait until enough workers poll; false if the environment ended first, the init time limit included."""
+        deadline = started + self._start.init_timeout_ms / 1000
+        alive: int | None = None
+        while not self._ending.done():
+            if is_initialized(InitProgress(api.parked, self._expected_polls, alive)):
+                return True
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                message = f"Init phase timed out after {self._start.init_timeout_ms / 1000:.2f} seconds"
+                self._end(_Ending("Sandbox.Timedout", message, "FunctionError.InitTimeout"))
+                break
+            alive = None
+            self._progress.clear()
+            try:
+                await asyncio.wait_for(self._progress.wait(), min(remaining, WORKER_COUNT_TICK_SECONDS))
+            except TimeoutError:
+                alive = self._count_workers() if api.parked else None
+        return False
+
+    def _count_workers(self) -> int | None:
+        import psutil  # only needed when workers are missing; its import would slow every start of an agent
+
+        assert self._main is not None
+        try:
+            children = psutil.Process(self._main.pid).children()
+            return sum(child.status() != psutil.STATUS_ZOMBIE for child in children)
+        except psutil.Error:
+            return None
+
+    # Ready
+
+    async def _serve(self, init_ms: float) -> None:
+        """Open the link, report ready, and stay until the environment is over."""
+        api, platform_log, main = self._api, self._platform_log, self._main
+        assert api is not None
+        assert platform_log is not None
+        assert main is not None
+        try:
+            self._link = await self._connect_link()
+        except OSError as exc:
+            self._end(_Ending("Runtime.Unknown", f"The server's socket cannot be reached: {exc}.", "InternalError"))
+            return
+        if self._ending.done():
+            return
+        self._ready = True
+        platform_log.init_ended("success", init_ms)
+        self._link.send(Kind.HELLO, 0, msgspec.msgpack.encode(Hello(PROTOCOL_VERSION, self._start.environment_id)))
+        api.open_link(self._link)
+        self._report(EnvironmentReady(self._start.environment_id, init_ms, main.pid, self._note))
+        await self._ending
+
+    async def _connect_link(self) -> LinkConnection:
+        loop = asyncio.get_running_loop()
+        path = str(self._host.socket_path)
+        _, link = await loop.create_unix_connection(lambda: LinkConnection(self._link_frame, self._link_lost), path)
+        return link
+
+    def _link_frame(self, link: LinkConnection, frame: Frame) -> None:
+        assert self._api is not None
+        try:
+            self._api.link_frame(frame)
+        except msgspec.DecodeError:
+            _log.exception("link_frame_invalid", extra={"environment": self._start.environment_id})
+            link.abort()
+
+    def _link_lost(self, link: LinkConnection, exc: Exception | None) -> None:
+        self._end(_Ending("Runtime.Unknown", "The server closed the environment's link."))
+
+    # Life of the Runtime API
+
+    def poll_parked(self) -> None:
+        self._progress.set()
+
+    def init_failed(self, error_type: str, document: str) -> None:
+        self._end(_Ending(error_type, "", "FunctionError.RuntimeInitError", _as_document(error_type, document)))
+
+    def worker_lost(self, workers_left: int) -> None:
+        if not self._ready:
+            self._progress.set()
+        elif workers_left:
+            self._report(EnvironmentDegraded(self._start.environment_id, workers_left))
+        else:
+            self._end(_Ending("Runtime.ExitError", exit_message(None)))
+
+    def invocation_timed_out(self, request_id: str) -> None:
+        if not self._managed:
+            self._end(_Ending("Sandbox.Timedout", f"Invocation {request_id} timed out."))
+
+    def memory_high_water(self) -> int:
+        return _high_water_bytes(self._main.pid) if self._main is not None else 0
+
+    # The end
+
+    def _end(self, ending: _Ending) -> None:
+        if not self._ending.done():
+            self._ending.set_result(ending)
+        self._progress.set()
+
+    def _main_exited(self) -> None:
+        """The kernel says that the main process is over; the environment is over with it."""
+        self._forget_main_fd()
+        assert self._main is not None
+        self._end(_Ending("Runtime.ExitError", exit_message(self._main.poll())))
+
+    async def _tear_down(self, ending: _Ending) -> None:
+        """Settle what runs, kill everything, keep its last words, remove its files."""
+        if self._api is not None:
+            self._api.end(ending.message if ending.error_type == "Runtime.ExitError" else exit_message(-signal.SIGKILL))
+        if self._link is not None:
+            self._link.close()
+        await self._kill()
+        if self._platform_log is not None and self._output is not None:
+            self._output.drain()
+            self._log_ending(self._platform_log, ending)
+        if self._output is not None:
+            self._output.close()
+        for folder in self._folders:
+            await asyncio.to_thread(shutil.rmtree, folder, True)
+
+    async def _kill(self) -> None:
+        """SIGKILL the process group, then whatever left it, and reap the main process."""
+        main = self._main
+        if main is None:
+            return
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            # The leader may be gone; its group lives on under its number while any member does.
+            os.killpg(main.pid, signal.SIGKILL)
+        self._forget_main_fd()
+        await asyncio.to_thread(_finish, main, self._start.environment_id)
+
+    def _forget_main_fd(self) -> None:
+        if self._main_fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._main_fd)
+            os.close(self._main_fd)
+            self._main_fd = -1
+
+    def _log_ending(self, platform_log: PlatformLog, ending: _Ending) -> None:
+        if not ending.error_type:
+            return
+        if ending.error_type == "Runtime.ExitError":
+            platform_log.runtime_exited(f"Error: {ending.message}")
+        if not self._ready:
+            init_ms = (time.monotonic() - self._init_started) * 1000
+            platform_log.init_ended(
+                "timeout" if ending.error_type == "Sandbox.Timedout" else "error", init_ms, ending.error_type
+            )
+
+    def _last_word(self, ending: _Ending) -> EnvironmentFailed | EnvironmentExited:
+        environment_id = self._start.environment_id
+        if self._ready or not ending.error_type:
+            return EnvironmentExited(environment_id, ending.error_type, ending.message)
+        document = ending.document or error_document(ending.error_type, ending.message)
+        return EnvironmentFailed(environment_id, ending.error_type, document, ending.reason_code)
+
+
+def _finish(main: "subprocess.Popen[bytes]", environment_id: str) -> None:
+    main.wait()
+    strays.kill_strays(strays.ENVIRONMENT_VARIABLE, environment_id)
+
+
+def _spawn_failure(exc: OSError, working_directory: Path) -> _Ending:
+    """AWS's words for a main process that cannot be started."""
+    if not working_directory.is_dir():
+        return _Ending(
+            "Runtime.InvalidWorkingDir",
+            f"The code package's folder {working_directory} is not there.",
+            "FunctionError.InvalidWorkingDirectory",
+        )
+    if isinstance(exc, PermissionError):
+        return _Ending("PermissionDenied", f"The runtime may not be started: {exc}.", "FunctionError.PermissionDenied")
+    return _Ending(
+        "Runtime.InvalidEntrypoint", f"The runtime could not be started: {exc}.", "FunctionError.InvalidEntryPoint"
+    )
+
+
+def _as_document(error_type: str, text: str) -> str:
+    """The runtime's document as it is, if it is a JSON object; wrapped as a message if it is anything else."""
+    try:
+        parsed = json.loads(text)
+    except ValueError:
+        parsed = None
+    return text if isinstance(parsed, dict) else error_document(error_type, text)
+
+
+def _high_water_bytes(pid: int) -> int:
+    """Largest resident size of a process so far; 0 where the kernel does not tell or the process is gone."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as status:
+            for line in status:
+                if line.startswith(b"VmHWM:"):
+                    return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return 0

@@ -1,0 +1,150 @@
+"""The environment variables of a runtime process, as AWS sets them.
+
+Managed-instances and on-demand environments differ: `AWS_LAMBDA_MAX_CONCURRENCY` and the log socket exist only in the first (their mere
+presence switches interface clients to concurrent mode). A customer's variable wins over a default that AWS lets customers change, and
+is dropped if its name is reserved or begins with an underscore. Nothing of the host's own environment is passed on.
+"""
+
+import secrets
+from dataclasses import dataclass
+from pathlib import Path
+
+from lambstead.instance.strays import ENVIRONMENT_VARIABLE, INSTANCE_VARIABLE
+from lambstead.link.messages import StartEnvironment
+
+RESERVED = frozenset(
+    {
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_MAX_CONCURRENCY",
+        "AWS_LAMBDA_METADATA_API",
+        "AWS_LAMBDA_METADATA_TOKEN",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+        ENVIRONMENT_VARIABLE,
+        INSTANCE_VARIABLE,
+    }
+)
+"""Names a customer cannot set. The control plane refuses most of them at deployment; here they are dropped."""
+
+XRAY_DAEMON = "127.0.0.1:2000"
+"""AWS's address is 169.254.100.1:2000, inside the environment. Without a network of its own, that datagram would leave this machine."""
+
+_BASE32 = "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567"
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """Credentials of the function's role as SDKs expect them."""
+
+    access_key_id: str
+    secret_access_key: str
+    session_token: str
+
+    @classmethod
+    def placeholder(cls) -> "Credentials":
+        """Well-formed credentials that no AWS account knows: a function cannot reach a real account with them by accident."""
+        key_id = "ASIA" + "".join(secrets.choice(_BASE32) for _ in range(16))
+        return cls(key_id, secrets.token_urlsafe(30), secrets.token_urlsafe(192))
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeSite:
+    """Where this environment's runtime finds things."""
+
+    runtime_api: str
+    """host:port"""
+    task_root: Path
+    runtime_dir: Path
+    temp_path: Path
+    interpreter_dir: Path
+    log_socket: Path | None
+    """Managed-instances mode only."""
+
+
+def runtime_variables(
+    start: StartEnvironment, site: RuntimeSite, instance_id: str, credentials: Credentials
+) -> dict[str, str]:
+    """Every variable of the runtime's main process."""
+    variables = _changeable(start, site)
+    variables |= {name: value for name, value in start.variables.items() if is_customers(name)}
+    variables |= _fixed(start, site, credentials)
+    if start.mode == "managed-instances":
+        variables |= _managed(start, site)
+    if start.endpoint_url:
+        variables.setdefault("AWS_ENDPOINT_URL", start.endpoint_url)
+    variables |= {ENVIRONMENT_VARIABLE: start.environment_id, INSTANCE_VARIABLE: instance_id}
+    return variables
+
+
+def is_customers(name: str) -> bool:
+    """Whether a customer's variable of this name reaches the function."""
+    return bool(name) and not name.startswith("_") and name not in RESERVED
+
+
+def _changeable(start: StartEnvironment, site: RuntimeSite) -> dict[str, str]:
+    variables = {
+        "LANG": "en_US.UTF-8",
+        "LC_CTYPE": "C.UTF-8",
+        "LD_LIBRARY_PATH": f"{site.task_root}:{site.task_root}/lib:/opt/lib",
+        "PATH": f"{site.interpreter_dir}:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+        "PYTHONPATH": str(site.runtime_dir),
+        "TMPDIR": str(site.temp_path),
+        "TZ": ":UTC",
+        "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
+        "AWS_XRAY_DAEMON_ADDRESS": XRAY_DAEMON,
+    }
+    # On-demand functions with Text logs get neither: a level would change what Python's root logger lets through.
+    if start.mode == "managed-instances" or start.log_format == "JSON":
+        variables |= {"AWS_LAMBDA_LOG_FORMAT": start.log_format, "AWS_LAMBDA_LOG_LEVEL": start.application_log_level}
+    return variables
+
+
+def _fixed(start: StartEnvironment, site: RuntimeSite, credentials: Credentials) -> dict[str, str]:
+    host, _, port = XRAY_DAEMON.partition(":")
+    return {
+        "_HANDLER": start.handler,
+        "_AWS_XRAY_DAEMON_ADDRESS": host,
+        "_AWS_XRAY_DAEMON_PORT": port,
+        "AWS_ACCESS_KEY_ID": credentials.access_key_id,
+        "AWS_SECRET_ACCESS_KEY": credentials.secret_access_key,
+        "AWS_SESSION_TOKEN": credentials.session_token,
+        "AWS_DEFAULT_REGION": start.region,
+        "AWS_REGION": start.region,
+        "AWS_EXECUTION_ENV": f"AWS_Lambda_{start.runtime}",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(start.memory_mb),
+        "AWS_LAMBDA_FUNCTION_NAME": start.function_name,
+        "AWS_LAMBDA_FUNCTION_VERSION": start.function_version,
+        "AWS_LAMBDA_INITIALIZATION_TYPE": initialization_type(start),
+        "AWS_LAMBDA_LOG_GROUP_NAME": start.log_group,
+        "AWS_LAMBDA_LOG_STREAM_NAME": start.log_stream,
+        "AWS_LAMBDA_RUNTIME_API": site.runtime_api,
+        "LAMBDA_RUNTIME_DIR": str(site.runtime_dir),
+        "LAMBDA_TASK_ROOT": str(site.task_root),
+        "PWD": str(site.task_root),
+        "SHLVL": "0",
+    }
+
+
+def _managed(start: StartEnvironment, site: RuntimeSite) -> dict[str, str]:
+    variables = {"AWS_LAMBDA_MAX_CONCURRENCY": str(start.max_concurrency)}
+    if site.log_socket is not None:
+        variables["_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET"] = str(site.log_socket)
+    return variables
+
+
+def initialization_type(start: StartEnvironment) -> str:
+    """The value of `AWS_LAMBDA_INITIALIZATION_TYPE` and of the platform's log records."""
+    return "lambda-managed-instances" if start.mode == "managed-instances" else "on-demand"

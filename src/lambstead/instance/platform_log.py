@@ -1,0 +1,171 @@
+"""The platform's own lines in a function's log: init, start, report, and what the operator should know.
+
+On-demand functions with Text logs get AWS's `START`/`END`/`REPORT` lines. All others get JSON records `{time, type, record}`, let through by
+the function's system log level as AWS's table says: `start`, successful `report` and `initStart` are INFO, anything that failed is
+WARN, the details of a successful init are DEBUG on demand. Managed instances never send `platform.runtimeDone`, and their reports
+carry a duration and nothing else. Types that begin with `lambstead.` are ours and say what AWS has no record for.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from math import ceil
+from typing import Literal
+
+import msgspec
+
+from lambstead.core.runtime_api import timed_out_message
+from lambstead.instance.environment_variables import initialization_type
+from lambstead.link.messages import StartEnvironment
+
+InvocationStatus = Literal["success", "error", "timeout", "failure"]
+InitStatus = Literal["success", "error", "timeout"]
+Level = Literal["DEBUG", "INFO", "WARN"]
+
+_LEVELS: dict[str, int] = {"TRACE": 0, "DEBUG": 1, "INFO": 2, "WARN": 3, "ERROR": 4, "FATAL": 5}
+_MIB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How an invocation ended, for its report."""
+
+    request_id: str
+    status: InvocationStatus
+    duration_ms: float
+    error_type: str = ""
+    timeout_ms: int = 0
+    """Only for `timeout`."""
+    max_memory_bytes: int = 0
+    """On-demand mode only."""
+
+
+class PlatformLog:
+    """Writes one environment's platform lines through `write_line`."""
+
+    def __init__(self, start: StartEnvironment, runtime_version: str, write_line: Callable[[str], None]) -> None:
+        self._start = start
+        self._runtime_version = runtime_version
+        self._write_line = write_line
+        self._managed = start.mode == "managed-instances"
+        self._text = not self._managed and start.log_format == "Text"
+        self._level = _LEVELS.get(start.system_log_level.upper(), _LEVELS["INFO"])
+        self._init_type = initialization_type(start)
+        self._init_ms: float | None = None
+
+    @property
+    def is_per_invocation(self) -> bool:
+        """Whether a report waits for the function's own lines: on-demand, where lines between START and END belong to one invocation."""
+        return not self._managed
+
+    def init_started(self) -> None:
+        digest = hashlib.sha256(self._runtime_version.encode()).hexdigest()
+        version_arn = f"arn:aws:lambda:{self._start.region}::runtime:{digest}"
+        if self._text:
+            self._write_line(f"INIT_START Runtime Version: {self._runtime_version}\tRuntime Version ARN: {version_arn}")
+            return
+        record: dict[str, object] = {
+            "initializationType": self._init_type,
+            "phase": "init",
+            "runtimeVersion": self._runtime_version,
+            "runtimeVersionArn": version_arn,
+            "functionName": self._start.function_name,
+            "functionVersion": self._start.function_version,
+            "instanceId": self._start.log_stream,
+            "instanceMaxMemory": self._start.memory_mb * _MIB,
+        }
+        self._record("platform.initStart", record, "INFO")
+
+    def init_ended(self, status: InitStatus, init_ms: float, error_type: str = "") -> None:
+        self._init_ms = init_ms
+        if self._text:
+            if status != "success":
+                error = f"\tError Type: {error_type}" if error_type else ""
+                self._write_line(f"INIT_REPORT Init Duration: {init_ms:.2f} ms\tPhase: init\tStatus: {status}{error}")
+            return
+        record: dict[str, object] = {"initializationType": self._init_type, "phase": "init", "status": status}
+        if error_type:
+            record["errorType"] = error_type
+        failed = status != "success"
+        self._record("platform.initRuntimeDone", record, "WARN" if failed else "DEBUG")
+        level: Level = "WARN" if failed else "INFO" if self._managed else "DEBUG"
+        self._record("platform.initReport", record | {"metrics": {"durationMs": round(init_ms, 3)}}, level)
+
+    def invocation_started(self, request_id: str) -> None:
+        version = self._start.function_version
+        if self._text:
+            self._write_line(f"START RequestId: {request_id} Version: {version}")
+            return
+        record: dict[str, object] = {"requestId": request_id, "version": version}
+        if self._managed:
+            record["functionArn"] = self._start.function_arn
+        self._record("platform.start", record, "INFO")
+
+    def invocation_ended(self, ended: Ended) -> None:
+        if self._text:
+            self._write_text_report(ended)
+        else:
+            self._write_report(ended)
+        self._init_ms = None  # only the first report carries it
+
+    def note(self, message: str) -> None:
+        """Something the operator should know, for example that another Python than the named one runs the function."""
+        if self._text:
+            self._write_line(f"LAMBSTEAD {message}")
+        else:
+            self._record("lambstead.note", {"message": message}, "WARN")
+
+    def runtime_exited(self, message: str) -> None:
+        """The end of the runtime or of a worker, in the platform's words."""
+        if self._text:
+            self._write_line(f"{message}\nRuntime.ExitError")
+        else:
+            self._record("lambstead.runtimeExit", {"errorType": "Runtime.ExitError", "message": message}, "WARN")
+
+    def _write_text_report(self, ended: Ended) -> None:
+        request_id = ended.request_id
+        if ended.status == "timeout":
+            self._write_line(f"{_now()} {request_id} {timed_out_message(ended.timeout_ms)}\n")
+        fields = [
+            f"REPORT RequestId: {request_id}",
+            f"Duration: {ended.duration_ms:.2f} ms",
+            f"Billed Duration: {ceil(ended.duration_ms)} ms",
+            f"Memory Size: {self._start.memory_mb} MB",
+            f"Max Memory Used: {ceil(ended.max_memory_bytes / _MIB)} MB",
+        ]
+        if self._init_ms is not None:
+            fields.append(f"Init Duration: {self._init_ms:.2f} ms")
+        if ended.status in ("timeout", "failure"):
+            fields.append(f"Status: {'timeout' if ended.status == 'timeout' else 'error'}")
+            if ended.status == "failure" and ended.error_type:
+                fields.append(f"Error Type: {ended.error_type}")
+        self._write_line(f"END RequestId: {request_id}\n" + "\t".join(fields) + "\t")
+
+    def _write_report(self, ended: Ended) -> None:
+        record: dict[str, object] = {"requestId": ended.request_id, "status": ended.status}
+        if ended.error_type:
+            record["errorType"] = ended.error_type
+        metrics: dict[str, object] = {"durationMs": round(ended.duration_ms, 3)}
+        level: Level = "INFO" if ended.status == "success" else "WARN"
+        if not self._managed:
+            self._record(
+                "platform.runtimeDone", record | {"metrics": dict(metrics)}, "DEBUG" if level == "INFO" else "WARN"
+            )
+            metrics |= {
+                "billedDurationMs": ceil(ended.duration_ms),
+                "memorySizeMB": self._start.memory_mb,
+                "maxMemoryUsedMB": ceil(ended.max_memory_bytes / _MIB),
+            }
+            if self._init_ms is not None:
+                metrics["initDurationMs"] = round(self._init_ms, 3)
+        record["metrics"] = metrics
+        self._record("platform.report", record, level)
+
+    def _record(self, type_: str, record: dict[str, object], level: Level) -> None:
+        if _LEVELS[level] >= self._level:
+            self._write_line(msgspec.json.encode({"time": _now(), "type": type_, "record": record}).decode())
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,100 @@
+"""What a Python environment runs: confine this process, put the paths in AWS's order, then AWS's own interface client.
+
+Run as `<python> -P -S python_bootstrap.py CONFINEMENT CLIENT_DIR` by the interpreter of the function, which is not Lambstead's: only the
+standard library is imported and nothing of Lambstead can be. `-P` and `-S` keep the script's folder and the interpreter's
+site-packages off `sys.path`, so that the function finds what AWS's image has and no more.
+
+In managed-instances mode the client forks one worker per slot from this process. The kernel is told to kill the workers when this process
+dies, as it kills this process when the agent dies: nobody is left behind, whoever is killed.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import site
+import sys
+import threading
+
+PR_SET_PDEATHSIG = 1
+PR_SET_NO_NEW_PRIVS = 38
+
+
+def main(confinement_json: str, client_dir: str) -> None:
+    confine(json.loads(confinement_json))
+    arrange_paths(os.environ["LAMBDA_TASK_ROOT"], client_dir)
+    restore_builtins()
+    # /var/task is read-only on AWS; here the code package must be left as it is.
+    sys.dont_write_bytecode = True
+    sys.argv = [os.path.join(client_dir, "awslambdaric", "__main__.py"), os.environ["_HANDLER"]]
+
+    from awslambdaric.__main__ import main as run_client  # type: ignore[import-not-found]  # lives in client_dir, not here
+
+    run_client(sys.argv)
+
+
+def confine(confinement: dict[str, int]) -> None:
+    """Apply `lambstead.instance.sandbox.Confinement` to this process."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if confinement["die_with_pid"]:
+        die_with_parent(libc, confinement["die_with_pid"])
+    if confinement["no_new_privileges"]:
+        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+    lower_limit(resource.RLIMIT_CORE, confinement["core_bytes"])
+    lower_limit(resource.RLIMIT_NOFILE, confinement["open_files"])
+    if "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ:
+        workers_die_with_this_process(libc)
+
+
+def lower_limit(limit: int, value: int) -> None:
+    _, hard = resource.getrlimit(limit)
+    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
+    resource.setrlimit(limit, (bound, bound))
+
+
+def die_with_parent(libc: ctypes.CDLL, parent: int) -> None:
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:  # it died before the kernel knew our wish
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def workers_die_with_this_process(libc: ctypes.CDLL) -> None:
+    """Tie every direct child forked by this process's main thread to it.
+
+    Only by that thread: the signal comes when the *thread* that forked ends, so a child of a passing thread would die too early.
+    Workers are such children; what a worker forks itself is its own affair.
+    """
+    main_pid = os.getpid()
+    forking = {"by_main_thread": False}
+
+    def before() -> None:
+        # On Linux the main thread's native id is the process id; in a worker neither equals ours.
+        forking["by_main_thread"] = threading.get_native_id() == main_pid
+
+    def after_in_child() -> None:
+        if forking["by_main_thread"]:
+            die_with_parent(libc, main_pid)
+
+    os.register_at_fork(before=before, after_in_child=after_in_child)
+
+
+def arrange_paths(task_root: str, client_dir: str) -> None:
+    """AWS's order: the code package, then what PYTHONPATH says, then the client and boto3, then the standard library."""
+    sys.path.insert(0, task_root)
+    if client_dir not in sys.path:
+        standard_library = next(
+            (i for i, path in enumerate(sys.path) if path.startswith(sys.base_prefix)), len(sys.path)
+        )
+        sys.path.insert(standard_library, client_dir)
+
+
+def restore_builtins() -> None:
+    """`exit`, `quit`, `help` and friends, which `-S` leaves out and functions use."""
+    site.setquit()
+    site.setcopyright()
+    site.sethelper()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2])

@@ -1,0 +1,124 @@
+"""One end of an invocation link: frames in, frames out, over any asyncio stream transport.
+
+The same protocol class serves both ends. It promises: frames are handed over whole and in order; nothing is handed over after
+`close` or `abort`; `on_lost` is called exactly once, whoever ended the connection. Bytes that are not frames end the connection with the
+FrameError as its reason. What a frame means is left to the owner.
+
+Back-pressure: `send` never blocks and never drops. An owner that can produce without bound looks at `is_writable`, awaits `drain`, or
+stops reading from its own source until `drain` returns. `pause_reading` pushes back on the peer.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+from lambstead.link.frames import HEADER, MAX_BODY_BYTES, Frame, FrameError, FrameReader, Kind, encode
+
+JOIN_BELOW_BYTES = 16 * 1024
+"""Payloads smaller than this are copied behind their header; larger ones go to the transport as they are (one writev)."""
+
+
+class LinkConnection(asyncio.Protocol):
+    """A framed connection. `on_frame` gets every frame, `on_lost` the end with the error behind it, if any."""
+
+    def __init__(
+        self,
+        on_frame: Callable[["LinkConnection", Frame], None],
+        on_lost: Callable[["LinkConnection", Exception | None], None],
+        on_made: Callable[["LinkConnection"], None] | None = None,
+    ) -> None:
+        self._on_frame = on_frame
+        self._on_lost = on_lost
+        self._on_made = on_made
+        self._reader = FrameReader()
+        self._transport: asyncio.Transport | None = None
+        self._closing = False
+        self._reason: Exception | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether frames can still be sent; false once closed from either side."""
+        return self._transport is not None and not self._closing
+
+    @property
+    def is_writable(self) -> bool:
+        """Whether the transport's buffer is below its high-water mark."""
+        return self._writable.is_set()
+
+    def send(self, kind: Kind, stream: int, head: bytes = b"", payload: bytes = b"") -> None:
+        """Queue one frame. Does nothing once the connection is closed. Raises FrameError if it is larger than the link allows."""
+        transport = self._transport
+        if transport is None or self._closing:
+            return
+        if len(payload) < JOIN_BELOW_BYTES:
+            transport.write(encode(kind, stream, head, payload))
+            return
+        body = len(head) + len(payload)
+        if len(head) > 0xFFFF or body > MAX_BODY_BYTES:
+            raise FrameError(
+                f"a {kind.name} frame of {len(head)} + {len(payload)} bytes is larger than the link allows"
+            )
+        transport.writelines((HEADER.pack(body, kind, 0, len(head), stream) + head, payload))
+
+    async def drain(self) -> None:
+        """Return once the transport's buffer is below its mark. Raises ConnectionError if the connection ends first."""
+        await self._writable.wait()
+        if not self.is_open:
+            raise ConnectionError("the link is closed")
+
+    def pause_reading(self) -> None:
+        """Stop taking bytes from the peer; frames already received as bytes are still handed over."""
+        if self.is_open and self._transport is not None:
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self.is_open and self._transport is not None:
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        """Send what is queued, then end the connection. No frame is handed over after this."""
+        self._end(abort=False)
+
+    def abort(self) -> None:
+        """End the connection now; what is queued is lost."""
+        self._end(abort=True)
+
+    def _end(self, *, abort: bool) -> None:
+        self._closing = True
+        if self._transport is None:
+            return
+        if abort:
+            self._transport.abort()
+        else:
+            self._transport.close()
+
+    # asyncio.Protocol
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if self._on_made is not None:
+            self._on_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for frame in self._reader.feed(data):
+                if self._closing:
+                    return
+                self._on_frame(self, frame)
+        except FrameError as exc:
+            self._reason = exc
+            self.abort()
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        self._transport = None
+        self._writable.set()
+        self._on_lost(self, self._reason or exc)
