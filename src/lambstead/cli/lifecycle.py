@@ -141,7 +141,7 @@ def _cannot_listen(settings: Settings, exc: OSError) -> CommandFailed:
 
 def _serve(settings: Settings) -> int:
     # Everything heavy (HTTP, models, store) comes with this import.
-    from lambstead.app import ServerAlreadyRunning, serve  # type: ignore[import-not-found]  # built on another branch
+    from lambstead.app import ServerAlreadyRunning, serve
 
     try:
         exit_code: int = serve(settings, _announce)

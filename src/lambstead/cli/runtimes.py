@@ -27,7 +27,7 @@ def list_(data: DataOption = None, as_json: JsonOption = False) -> None:
       lambstead runtime list
       lambstead runtime list --json
     """
-    from lambstead.instance.runtimes.catalogue import list_runtimes  # type: ignore[import-not-found]  # other branch
+    from lambstead.instance.runtimes.catalogue import list_runtimes
 
     runtimes = list_runtimes(settings_for(data).runtimes_dir)
     if as_json:
@@ -57,7 +57,7 @@ def install(
       lambstead runtime install python3.13 --json
     """
     from lambstead.instance.runtimes import catalogue
-    from lambstead.instance.runtimes.python import RuntimeNotAvailable  # type: ignore[import-not-found]  # other branch
+    from lambstead.instance.runtimes.python import RuntimeNotAvailable
 
     settings = settings_for(data)
     try:
