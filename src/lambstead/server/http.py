@@ -48,6 +48,8 @@ class HttpServer:
     def __init__(self, app: Any) -> None:  # Any: an ASGI application, as uvicorn types it
         self._config = Config(
             app,
+            interface="asgi3",
+            proxy_headers=False,
             lifespan="off",
             log_config=None,
             access_log=False,
