@@ -156,7 +156,7 @@ def test_aws_shows_the_capacity_provider_and_its_versions(deployed: Lambstead) -
     listed = deployed.aws_json("list-function-versions-by-capacity-provider", "--capacity-provider-name", "tour")
     versions = listed["FunctionVersions"]
     assert isinstance(versions, list)
-    assert [(each["FunctionArn"].rpartition(":")[2], each["State"]) for each in versions] == [(PUBLISHED, "Active")]
+    assert (PUBLISHED, "Active") in [(each["FunctionArn"].rpartition(":")[2], each["State"]) for each in versions]
     configuration = deployed.aws_json("get-function", "--function-name", "fibonacci")["Configuration"]
     assert isinstance(configuration, dict)
     assert configuration["State"] == "ActiveNonInvocable"
@@ -224,16 +224,16 @@ def test_logs_show_what_a_function_printed(deployed: Lambstead) -> None:
 
 def test_logs_follow_new_lines_until_interrupted(deployed: Lambstead) -> None:
     command = [sys.executable, "-m", "lambstead", "logs", "failing", "--follow", "--tail", "0"]
-    with subprocess.Popen(command, env=deployed.environ, stdout=subprocess.PIPE, text=True) as follower:
+    with subprocess.Popen(command, env=deployed.environ, stdout=subprocess.PIPE) as follower:
         assert follower.stdout is not None
         os.set_blocking(follower.stdout.fileno(), False)
-        seen = ""
+        seen = b""
         deadline = time.monotonic() + 60
         # The follower may attach after the first invocation; a later one it cannot miss.
-        while "about to fail" not in seen:
+        while b"about to fail" not in seen:
             assert time.monotonic() < deadline, seen
             deployed.run("invoke", "failing")
-            seen += follower.stdout.read() or ""
+            seen += follower.stdout.read() or b""
         follower.send_signal(signal.SIGINT)
         assert follower.wait(10) == 130
 
@@ -247,8 +247,8 @@ def test_logs_of_an_unknown_function_are_refused(deployed: Lambstead) -> None:
 def test_status_shows_provider_instance_environment_and_versions(deployed: Lambstead) -> None:
     document = deployed.json("status")
     assert isinstance(document, dict)
-    (provider,) = document["providers"]
-    assert (provider["name"], provider["state"]) == ("tour", "Active")
+    (provider,) = [each for each in document["providers"] if each["name"] == "tour"]
+    assert provider["state"] == "Active"
     environments = [each for instance in provider["instances"] for each in instance["environments"]]
     assert {each["function"] for each in environments} == {"fibonacci"}
     assert {each["name"] for each in document["functions"]} == {"fibonacci", "failing"}
