@@ -176,7 +176,8 @@ class AwsCli:
         result = self._call(arguments)
         if result.returncode:
             raise DemoFailed(f"aws answered: {result.stderr.strip()}{server_log_end()}")
-        print(result.stdout.rstrip(), flush=True)
+        if result.stdout:
+            print(result.stdout.rstrip(), flush=True)
         return result.stdout
 
     def exists(self, *arguments: str) -> bool:

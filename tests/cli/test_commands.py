@@ -296,7 +296,7 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
                         "id": "i-1",
                         "type": "m7g.large",
                         "zone": "us-east-1a",
-                        "phase": "running",
+                        "phase": "Running",
                         "vcpus": 2,
                         "memory_mb": 8192,
                         "environments": [
@@ -304,7 +304,7 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
                                 "id": "env-1",
                                 "function": "fibonacci",
                                 "version": "$LATEST.PUBLISHED",
-                                "phase": "ready",
+                                "phase": "Ready",
                                 "slots": 16,
                                 "busy": 3,
                                 "because": "minimum",
@@ -312,7 +312,24 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
                         ],
                     }
                 ],
-            }
+            },
+            {
+                "name": "(standard functions)",
+                "state": "Active",
+                "max_vcpus": None,
+                "vcpus": 0,
+                "instances": [
+                    {
+                        "id": "i-2",
+                        "type": "lambda",
+                        "zone": "us-east-1a",
+                        "phase": "Running",
+                        "vcpus": None,
+                        "memory_mb": None,
+                        "environments": [],
+                    }
+                ],
+            },
         ],
         "functions": [
             {
@@ -322,7 +339,7 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
                 "versions": [{"version": "1", "state": "Failed", "reason": "[red]no module"}],
             }
         ],
-        "decisions": [{"at": "12:00:00", "what": "start env-1", "because": "below minimum"}],
+        "decisions": [{"at": "2026-11-21T13:00:00.123456+01:00", "what": "start env-1", "because": "below minimum"}],
     }
     console = Console(width=200, color_system=None)
     with console.capture() as captured:
@@ -331,11 +348,13 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
         "Lambstead",
         "Capacity providers",
         "[bold]prod  Active  2 of 12 vCPU",
-        "i-1  running  m7g.large · us-east-1a · 2 vCPU · 8192 MB",
-        "env-1  ready  fibonacci:$LATEST.PUBLISHED · 3 of 16 slots busy · minimum",
+        "i-1  Running  m7g.large · us-east-1a · 2 vCPU · 8192 MB",
+        "env-1  Ready  fibonacci:$LATEST.PUBLISHED · 3 of 16 slots busy · minimum",
+        "(standard functions)  Active  0 vCPU",
+        "i-2  Running  lambda · us-east-1a",
         "Functions",
         "fibonacci  python3.13 · on demand",
         "1  Failed  [red]no module",
         "Latest decisions",
-        "12:00:00  start env-1: below minimum",
+        "2026-11-21 12:00:00Z  start env-1: below minimum",
     ]

@@ -7,6 +7,7 @@ import typer
 
 from lambstead.cli.options import DataOption, JsonOption, settings_for
 from lambstead.cli.running_server import require_server
+from lambstead.cli.terminal import console
 
 
 class Check(TypedDict):
@@ -44,13 +45,12 @@ def doctor(data: DataOption = None, as_json: JsonOption = False) -> None:
 
 
 def _print(checks: list[Check]) -> None:
-    from rich.console import Console
     from rich.text import Text
 
-    console = Console(highlight=False)
+    output = console()
     width = max((len(check["name"]) for check in checks), default=0)
     for check in checks:
         state = (f"{check['state']:<8}", _STYLES.get(check["state"], ""))
-        console.print(Text.assemble(state, f" {check['name']:<{width}}  ", check["detail"]), soft_wrap=True)
+        output.print(Text.assemble(state, f" {check['name']:<{width}}  ", check["detail"]))
         if check.get("advice"):
-            console.print(Text(f"{'':9}{'':{width}}  → {check['advice']}", "dim"), soft_wrap=True)
+            output.print(Text(f"{'':9}{'':{width}}  → {check['advice']}", "dim"))

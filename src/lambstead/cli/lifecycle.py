@@ -140,18 +140,15 @@ def _cannot_listen(settings: Settings, exc: OSError) -> CommandFailed:
 
 
 def _serve(settings: Settings) -> int:
-    # Everything heavy (HTTP, models, store) comes with this import.
-    from lambstead.app import ServerAlreadyRunning, serve  # type: ignore[import-not-found]  # built on another branch
+    # Everything heavy (HTTP, models, store) comes with these imports.
+    from lambstead.app import ServerAlreadyRunning, serve
+    from lambstead.server.http import PortTaken
+    from lambstead.store.sqlite import SchemaTooNew
 
     try:
-        exit_code: int = serve(settings, _announce)
-        return exit_code
-    except ServerAlreadyRunning as exc:
-        raise CommandFailed(str(exc), "Stop the other server, or choose another directory with --data.") from exc
-    except OSError as exc:
-        if exc.errno in (errno.EADDRINUSE, errno.EACCES, errno.EADDRNOTAVAIL):
-            raise _cannot_listen(settings, exc) from exc
-        raise
+        return serve(settings, _announce)
+    except (ServerAlreadyRunning, PortTaken, SchemaTooNew) as exc:
+        raise CommandFailed(str(exc)) from exc
 
 
 def _announce(url: str) -> None:

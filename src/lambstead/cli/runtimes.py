@@ -13,6 +13,7 @@ import typer
 
 from lambstead.cli.failures import CommandFailed
 from lambstead.cli.options import DataOption, JsonOption, settings_for
+from lambstead.cli.terminal import console
 
 app = typer.Typer(help="List and install the runtimes that functions run on.", no_args_is_help=True)
 
@@ -26,20 +27,20 @@ def list_(data: DataOption = None, as_json: JsonOption = False) -> None:
       lambstead runtime list
       lambstead runtime list --json
     """
-    from lambstead.instance.runtimes.catalogue import list_runtimes  # type: ignore[import-not-found]  # other branch
+    from lambstead.instance.runtimes.catalogue import list_runtimes
 
     runtimes = list_runtimes(settings_for(data).runtimes_dir)
     if as_json:
         print(json.dumps([dataclasses.asdict(each) for each in runtimes], indent=2, default=str))
         return
-    from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("runtime", "state", "Python", "client", "note", box=None, header_style="bold")
     for each in runtimes:
         cells = (each.identifier, each.state, each.interpreter_version, each.client_version, each.advice)
-        table.add_row(*(str(cell or "") for cell in cells))
-    Console(highlight=False).print(table, markup=False)
+        table.add_row(*map(Text, cells))  # Text: nothing in it is markup
+    console().print(table)
 
 
 @app.command("install")
@@ -56,7 +57,7 @@ def install(
       lambstead runtime install python3.13 --json
     """
     from lambstead.instance.runtimes import catalogue
-    from lambstead.instance.runtimes.python import RuntimeNotAvailable  # type: ignore[import-not-found]  # other branch
+    from lambstead.instance.runtimes.python import RuntimeNotAvailable
 
     settings = settings_for(data)
     try:

@@ -1,10 +1,12 @@
 """`lambstead status`: what exists and what runs, as a tree."""
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from lambstead.cli.options import DataOption, JsonOption, settings_for
 from lambstead.cli.running_server import require_server
+from lambstead.cli.terminal import console
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -28,8 +30,9 @@ class InstanceStatus(TypedDict):
     type: str
     zone: str
     phase: str
-    vcpus: float
-    memory_mb: int
+    vcpus: float | None
+    memory_mb: int | None
+    """None, as `vcpus`, where on-demand functions run: their instance has no size."""
     environments: list[EnvironmentStatus]
 
 
@@ -69,8 +72,8 @@ class Status(TypedDict):
     decisions: list[Decision]
 
 
-_GOOD = frozenset({"Active", "ActiveNonInvocable", "running", "ready", "busy", "idle"})
-_BAD = frozenset({"Failed", "failed", "lost"})
+_GOOD = frozenset({"Active", "ActiveNonInvocable", "Running", "Ready"})
+_BAD = frozenset({"Failed"})
 
 
 def status(data: DataOption = None, as_json: JsonOption = False) -> None:
@@ -91,11 +94,9 @@ def status(data: DataOption = None, as_json: JsonOption = False) -> None:
     if as_json:
         print(json.dumps(document, indent=2))
         return
-    from rich.console import Console
-
     title = f"Lambstead at {server.url} · profile {server.profile} · {server.region} · account {server.account}"
     tree = status_tree(title, cast(Status, document))  # our own server's document
-    Console(highlight=False).print(tree, soft_wrap=True)
+    console().print(tree)
 
 
 def status_tree(title: str, document: Status) -> "Tree":
@@ -113,7 +114,8 @@ def status_tree(title: str, document: Status) -> "Tree":
     if document["decisions"]:
         decisions = tree.add(Text("Latest decisions"))
         for decision in document["decisions"][-DECISIONS_SHOWN:]:
-            decisions.add(Text(f"{decision['at']}  {decision['what']}: {decision['because']}"))
+            at = datetime.fromisoformat(decision["at"]).astimezone(UTC)
+            decisions.add(Text(f"{at:%Y-%m-%d %H:%M:%S}Z  {decision['what']}: {decision['because']}"))
     return tree
 
 
@@ -121,12 +123,20 @@ def _add_provider(tree: "Tree", provider: ProviderStatus) -> None:
     limit = "" if provider["max_vcpus"] is None else f" of {provider['max_vcpus']}"
     branch = tree.add(_line(provider["name"], provider["state"], f"{provider['vcpus']:g}{limit} vCPU"))
     for instance in provider["instances"]:
-        size = f"{instance['type']} · {instance['zone']} · {instance['vcpus']:g} vCPU · {instance['memory_mb']} MB"
-        leaf = branch.add(_line(instance["id"], instance["phase"], size))
+        leaf = branch.add(_line(instance["id"], instance["phase"], _size(instance)))
         for each in instance["environments"]:
             because = f" · {each['because']}" if each.get("because") else ""
             slots = f"{each['function']}:{each['version']} · {each['busy']} of {each['slots']} slots busy{because}"
             leaf.add(_line(each["id"], each["phase"], slots))
+
+
+def _size(instance: InstanceStatus) -> str:
+    facts = [instance["type"], instance["zone"]]
+    if instance["vcpus"] is not None:
+        facts.append(f"{instance['vcpus']:g} vCPU")
+    if instance["memory_mb"] is not None:
+        facts.append(f"{instance['memory_mb']} MB")
+    return " · ".join(facts)
 
 
 def _add_function(tree: "Tree", function: FunctionStatus) -> None:
