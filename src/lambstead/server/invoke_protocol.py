@@ -208,7 +208,7 @@ class InvokeProtocol(HttpToolsProtocol):
         url = self.url
         if not url.startswith(PREFIX) or SUFFIX not in url or self.parser.get_method() != b"POST":
             return None
-        if self._unanswered is not None or (self.cycle and not self.cycle.response_complete):
+        if self._unanswered is not None or (self._asked_before() and not self.cycle.response_complete):
             return None
         for name, value in self.headers:
             if name in _NOT_PLAIN or (name == b"x-amz-invocation-type" and value != b"RequestResponse"):
@@ -217,6 +217,11 @@ class InvokeProtocol(HttpToolsProtocol):
             if name == b"content-length" and (not value.isdigit() or int(value) > self.short_way.max_body_bytes):
                 return None
         return self.short_way.named(url) if self.parser.get_http_version() == "1.1" else None
+
+    def _asked_before(self) -> bool:
+        """True once a request of this connection went the ordinary way; until then uvicorn has no cycle, whatever its types say."""
+        cycle: object = self.cycle
+        return cycle is not None
 
     # --- the answer --------------------------------------------------------------------------------------------------------
 
