@@ -235,6 +235,8 @@ class Gateway:
         message = self.start_message(code, **options)
         self.order(message)
         ready = await self.message(EnvironmentReady, message.environment_id)
+        # Another socket than the message's: it may be read later.
+        await self.until(lambda: message.environment_id in self.links, lambda: "the environment's link")
         environment = self.links[message.environment_id]
         environment.ready = ready
         environment.log_path = Path(message.log_path)

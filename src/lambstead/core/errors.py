@@ -32,6 +32,18 @@ class ValidationError(DomainError):
     shape = "ValidationException"
 
 
+class Serialization(DomainError):
+    """The request cannot be read: malformed JSON, a value of the wrong JSON type, bad base64; unmodelled, as AWS answers it."""
+
+    shape = "SerializationException"
+
+
+class InvalidParameter(DomainError):
+    """A parameter breaks a constraint or has no meaning, in the words of services such as CloudWatch Logs."""
+
+    shape = "InvalidParameterException"
+
+
 class InvalidParameterValue(DomainError):
     """A parameter is well-formed but has no meaning here."""
 

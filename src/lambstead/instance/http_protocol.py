@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Protocol
+from typing import Protocol, cast
 
 import httptools
 
@@ -89,8 +89,8 @@ class HttpConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's stream transports do not inherit from asyncio's class, they only behave like it.
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:
@@ -106,6 +106,8 @@ class HttpConnection(asyncio.Protocol):
             self._refuse(
                 431, b'{"errorMessage":"The request head is too large.","errorType":"RequestHeaderFieldsTooLarge"}'
             )
+            return
+        self._answer_waiting()
 
     def eof_received(self) -> bool:
         if self._in_body and not self._answering:

@@ -10,6 +10,7 @@ stops reading from its own source until `drain` returns. `pause_reading` pushes 
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from lambstead.link.frames import HEADER, MAX_BODY_BYTES, Frame, FrameError, FrameReader, Kind, encode
 
@@ -96,8 +97,8 @@ class LinkConnection(asyncio.Protocol):
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # uvloop's stream transports do not inherit from asyncio's class, they only behave like it.
+        self._transport = cast(asyncio.Transport, transport)
         if self._on_made is not None:
             self._on_made(self)
 

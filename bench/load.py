@@ -1,0 +1,207 @@
+"""A load generator: keep-alive connections that each send the next request when the answer is there (a closed loop).
+
+It runs as a process of its own so that its work is not counted as the server's, and reports latency, rate and the CPU
+time of a watched process tree, taken around the measured requests only. Wall time depends on what else the machine does;
+CPU time per request hardly does, so that is the number to keep. Output is one JSON document, see `Report`.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import cast
+from urllib.parse import urlsplit
+
+import httptools
+import psutil
+import uvloop
+
+TREE_LEVELS = ("server", "agent", "workers")
+"""What the levels of a watched tree are in Lambstead: the root, its children, and all below."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where to and what: one request, sent again and again."""
+
+    host: str
+    port: int
+    request: bytes
+
+    @classmethod
+    def from_url(cls, url: str, body: bytes, headers: Sequence[str]) -> "Target":
+        """A POST of `body` to a URL with further headers, each written `Name: value`."""
+        parts = urlsplit(url)
+        path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
+        lines = [f"POST {path} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(body)}", *headers]
+        return cls(parts.hostname or "", parts.port or 80, "\r\n".join([*lines, "", ""]).encode() + body)
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What one run measured. Latencies and CPU times in microseconds; CPU is per request, by level of the watched tree."""
+
+    connections: int
+    requests: int
+    failures: int
+    first_failure: str
+    seconds: float
+    rate: float
+    p50_us: float
+    p99_us: float
+    cpu_us: dict[str, float]
+
+
+class Run:
+    """The requests of one run, shared by its connections: how many are still to be sent, and what came back."""
+
+    def __init__(self, target: Target, requests: int, deadline: float) -> None:
+        self.target = target
+        self.latencies_ns: list[int] = []
+        self.failures = 0
+        self.first_failure = ""
+        self._to_send = requests
+        self._deadline = deadline
+
+    def take(self) -> bool:
+        """Whether one more request is to be sent."""
+        if self._to_send <= 0 or time.monotonic() > self._deadline:
+            return False
+        self._to_send -= 1
+        return True
+
+    def fail(self, because: str) -> None:
+        self.failures += 1
+        self.first_failure = self.first_failure or because
+
+
+class Caller(asyncio.Protocol):
+    """One connection; `done` is set when it has nothing more to send or was lost."""
+
+    def __init__(self, run: Run) -> None:
+        self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._run = run
+        self._body: list[bytes] = []
+        self._function_error = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from asyncio's
+        self._parser = httptools.HttpResponseParser(self)
+
+    def start(self) -> None:
+        self._send()
+
+    def data_received(self, data: bytes) -> None:
+        self._parser.feed_data(data)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._function_error |= name.lower() == b"x-amz-function-error"
+
+    def on_body(self, piece: bytes) -> None:
+        self._body.append(piece)
+
+    def on_message_complete(self) -> None:
+        self._run.latencies_ns.append(time.perf_counter_ns() - self._sent_at)
+        status = self._parser.get_status_code()
+        if status != 200 or self._function_error:
+            self._run.fail(f"{status}: {b''.join(self._body)[:300].decode('utf-8', 'replace')}")
+        self._body.clear()
+        self._function_error = False
+        self._send()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.done.done():
+            self._run.fail(f"the connection was lost: {exc or 'closed by the server'}")
+            self.done.set_result(None)
+
+    def _send(self) -> None:
+        if self._run.take():
+            self._sent_at = time.perf_counter_ns()
+            self._transport.write(self._run.target.request)
+        elif not self.done.done():
+            self.done.set_result(None)
+            self._transport.close()
+
+
+async def measure(target: Target, connections: int, requests: int, limit_seconds: float, watch: int | None) -> Report:
+    """Send `requests`, or as many as fit into the time limit, over so many connections."""
+    run = Run(target, requests, time.monotonic() + limit_seconds)
+    loop = asyncio.get_running_loop()
+    callers = [
+        (await loop.create_connection(lambda: Caller(run), target.host, target.port))[1] for _ in range(connections)
+    ]
+    cpu_before = cpu_seconds(watch)
+    began = time.perf_counter()
+    for caller in callers:
+        caller.start()
+    # An answer that never comes must not hang the benchmark.
+    _, silent = await asyncio.wait([caller.done for caller in callers], timeout=limit_seconds + 10)
+    seconds = time.perf_counter() - began
+    cpu_after = cpu_seconds(watch)
+    if silent:
+        run.fail(f"{len(silent)} connections got no answer")
+    answered = len(run.latencies_ns)
+    cpu = {level: used - cpu_before.get(level, 0.0) for level, used in cpu_after.items()}
+    return Report(
+        connections=connections,
+        requests=answered,
+        failures=run.failures,
+        first_failure=run.first_failure,
+        seconds=seconds,
+        rate=answered / seconds,
+        p50_us=percentile(run.latencies_ns, 0.50) / 1000,
+        p99_us=percentile(run.latencies_ns, 0.99) / 1000,
+        cpu_us={level: used / max(1, answered) * 1e6 for level, used in cpu.items()},
+    )
+
+
+def percentile(values: Sequence[int], share: float) -> float:
+    """The smallest value that at least `share` of all do not exceed; 0 without values."""
+    return sorted(values)[max(0, -(-int(len(values) * share * 1000) // 1000) - 1)] if values else 0.0
+
+
+def cpu_seconds(root: int | None) -> dict[str, float]:
+    """CPU time so far of a process tree, by level. The kernel counts in steps of 10 ms: measure seconds, not moments."""
+    if root is None:
+        return {}
+    level = {root: 0}
+    used: dict[str, float] = {}
+    # children() lists parents before their children.
+    for process in [psutil.Process(root), *psutil.Process(root).children(recursive=True)]:
+        try:
+            depth = 0 if process.pid == root else level.get(process.ppid(), 1) + 1
+            times = process.cpu_times()
+        except psutil.NoSuchProcess:
+            continue
+        level[process.pid] = depth
+        name = TREE_LEVELS[min(depth, len(TREE_LEVELS) - 1)]
+        used[name] = used.get(name, 0.0) + times.user + times.system
+    return used
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("url")
+    parser.add_argument("--connections", type=int, default=1)
+    parser.add_argument("--requests", type=int, default=1000)
+    parser.add_argument("--warm-up", type=int, default=0, help="requests sent before, not measured")
+    parser.add_argument("--limit-seconds", type=float, default=15.0)
+    parser.add_argument("--body", default="{}")
+    parser.add_argument("--header", action="append", default=[], help="Name: value")
+    parser.add_argument("--watch", type=int, help="process whose tree's CPU time is measured")
+    given = parser.parse_args()
+    target = Target.from_url(given.url, given.body.encode(), given.header)
+
+    async def both() -> Report:
+        if given.warm_up:
+            await measure(target, given.connections, given.warm_up, given.limit_seconds, None)
+        return await measure(target, given.connections, given.requests, given.limit_seconds, given.watch)
+
+    json.dump(asdict(uvloop.run(both())), sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

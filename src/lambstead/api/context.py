@@ -1,0 +1,84 @@
+"""What an operation may use: the store, the packages, the way to poke the control loops, the invoke path, time and fresh ids."""
+
+import uuid
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.invocations import Target
+from lambstead.store.port import Packages, Store
+
+Request = Mapping[str, Any]
+"""A parsed and validated request by the members of the service model."""  # Any: documents typed by the model, checked at the wire
+Response = dict[str, Any]
+"""A response by the members of the service model."""  # Any: see Request
+
+
+class Outcome(Protocol):
+    """How an invocation ended."""
+
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def executed_version(self) -> str: ...
+    @property
+    def environment_id(self) -> str: ...
+    @property
+    def is_error(self) -> bool: ...
+
+
+class Invocations(Protocol):
+    """The invoke path as operations see it."""
+
+    async def resolve(self, ref: FunctionRef) -> Target:
+        """What an invocation of `ref` would run."""
+
+    async def run(
+        self, target: Target, *, request_id: str, payload: bytes, trace_id: str, client_context: str, tenant_id: str
+    ) -> Outcome:
+        """Run it to its settlement."""
+
+    async def log_tail(self, environment_id: str, request_id: str) -> bytes:
+        """The last 4 KB that the invocation wrote to the environment's log."""
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Handed to every operation."""
+
+    realm: Realm
+    store: Store
+    packages: Packages
+    invocations: Invocations
+    poke: Callable[[], None]
+    """Wakes the control loops after a write that gave them something to do."""
+    default_minimum: int
+    """Environments of a version whose scaling nobody configured."""
+    base_url: str
+    """Where clients reach this server; for links in answers."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def timestamp(self) -> str:
+        """Now, as `LastModified` members spell it: `2026-11-21T10:00:00.000+0000`."""
+        now = self.now()
+        return f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}+0000"
+
+    def new_revision(self) -> str:
+        """A fresh RevisionId."""
+        return str(uuid.uuid4())
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One request to one operation."""
+
+    request_id: str
+    headers: Mapping[str, str]
+    """Lower-case names."""
+
+
+Operation = Callable[[Context, Request, Call], Awaitable[Response]]

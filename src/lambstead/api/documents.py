@@ -1,0 +1,138 @@
+"""Domain data as documents of the API: the other direction of reading requests."""
+
+import hashlib
+from typing import Any
+
+import msgspec
+
+from lambstead.core.aliases import Alias
+from lambstead.core.arn import LATEST, Realm
+from lambstead.core.capacity import CapacityProvider
+from lambstead.core.functions import Configuration, FunctionVersion, ManagedInstances
+from lambstead.core.scaling import ScalingBounds
+
+Document = dict[str, Any]  # Any: documents typed by the service model
+
+
+def function_configuration(
+    version: FunctionVersion, realm: Realm, qualifier: str | None, *, listing: bool = False
+) -> Document:
+    """FunctionConfiguration. `qualifier` is how the caller named the version, which the ARN repeats; lists leave states out."""
+    configuration = version.configuration
+    document: Document = {
+        "FunctionName": version.function,
+        "FunctionArn": realm.function_arn(version.function, qualifier),
+        "Runtime": configuration.runtime,
+        "Role": configuration.role,
+        "Handler": configuration.handler,
+        "CodeSize": configuration.code.size_bytes,
+        "Description": configuration.description,
+        "Timeout": configuration.timeout_s,
+        "MemorySize": configuration.memory_mb,
+        "LastModified": version.last_modified,
+        "CodeSha256": configuration.code.sha256,
+        "Version": version.version,
+        "TracingConfig": {"Mode": "PassThrough"},
+        "RevisionId": version.revision_id,
+        "PackageType": "Zip",
+        "Architectures": [configuration.architecture],
+        "EphemeralStorage": {"Size": configuration.ephemeral_storage_mb},
+        "LoggingConfig": _logging(configuration),
+        **configuration.recorded,
+    }
+    if configuration.variables is not None:
+        document["Environment"] = {"Variables": dict(configuration.variables)}
+    if configuration.managed:
+        document["CapacityProviderConfig"] = _capacity_provider_config(configuration.managed, realm)
+        document["ConfigSha256"] = hashlib.sha256(msgspec.json.encode(configuration, order="sorted")).hexdigest()
+    else:
+        document.setdefault("SnapStart", {"ApplyOn": "None", "OptimizationStatus": "Off"})
+    if not listing:
+        document |= _states(version)
+        digest = hashlib.sha256(configuration.runtime.encode()).hexdigest()
+        document["RuntimeVersionConfig"] = {"RuntimeVersionArn": f"arn:aws:lambda:{realm.region}::runtime:{digest}"}
+    return document
+
+
+def _states(version: FunctionVersion) -> Document:
+    reason, update = version.state_reason, version.update_reason
+    return {
+        "State": version.state,
+        "StateReason": reason and reason.text,
+        "StateReasonCode": reason and reason.code,
+        "LastUpdateStatus": version.update_status,
+        "LastUpdateStatusReason": update and update.text,
+        "LastUpdateStatusReasonCode": update and update.code,
+    }
+
+
+def _logging(configuration: Configuration) -> Document:
+    logging = configuration.logging
+    return {
+        "LogFormat": logging.format,
+        "ApplicationLogLevel": logging.application_level or None,
+        "SystemLogLevel": logging.system_level or None,
+        "LogGroup": logging.group,
+    }
+
+
+def _capacity_provider_config(managed: ManagedInstances, realm: Realm) -> Document:
+    return {
+        "LambdaManagedInstancesCapacityProviderConfig": {
+            "CapacityProviderArn": realm.capacity_provider_arn(managed.provider),
+            "PerExecutionEnvironmentMaxConcurrency": managed.sizing.slots,
+            "ExecutionEnvironmentMemoryGiBPerVCpu": managed.sizing.memory_gib_per_vcpu,
+        }
+    }
+
+
+def qualified(version: FunctionVersion) -> str | None:
+    """The qualifier under which a published version is known; None for `$LATEST`, whose ARN is unqualified unless asked so."""
+    return None if version.version == LATEST else version.version
+
+
+def alias_configuration(alias: Alias, realm: Realm) -> Document:
+    """AliasConfiguration."""
+    document: Document = {
+        "AliasArn": realm.function_arn(alias.function, alias.name),
+        "Name": alias.name,
+        "FunctionVersion": alias.version,
+        "Description": alias.description,
+        "RevisionId": alias.revision_id,
+    }
+    if alias.second is not None:
+        document["RoutingConfig"] = {"AdditionalVersionWeights": {alias.second: alias.second_weight}}
+    return document
+
+
+def capacity_provider(provider: CapacityProvider, realm: Realm) -> Document:
+    """CapacityProvider."""
+    requirements, scaling = provider.requirements, provider.scaling
+    return {
+        "CapacityProviderArn": realm.capacity_provider_arn(provider.name),
+        "State": provider.state,
+        "VpcConfig": {
+            "SubnetIds": list(provider.subnets),
+            "SecurityGroupIds": list(provider.security_groups),
+        },
+        "PermissionsConfig": {"CapacityProviderOperatorRoleArn": provider.operator_role},
+        "InstanceRequirements": {
+            "Architectures": [requirements.architecture],
+            "AllowedInstanceTypes": list(requirements.allowed) or None,
+            "ExcludedInstanceTypes": list(requirements.excluded) or None,
+        },
+        "CapacityProviderScalingConfig": {
+            "MaxVCpuCount": scaling.max_vcpus,
+            "ScalingMode": scaling.mode,
+            "ScalingPolicies": list(scaling.policies) or None,
+        },
+        "KmsKeyArn": provider.kms_key_arn,
+        "LastModified": provider.last_modified,
+        "PropagateTags": provider.propagated_tags,
+        "TelemetryConfig": provider.telemetry,
+    }
+
+
+def scaling_config(bounds: ScalingBounds) -> Document:
+    """FunctionScalingConfig."""
+    return {"MinExecutionEnvironments": bounds.minimum, "MaxExecutionEnvironments": bounds.maximum}

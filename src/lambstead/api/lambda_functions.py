@@ -1,0 +1,249 @@
+"""Functions: create, read, update, delete, list."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from lambstead.api import configurations
+from lambstead.api.context import Call, Context, Request, Response
+from lambstead.api.documents import function_configuration, qualified
+from lambstead.api.lambda_versions import publish_in
+from lambstead.api.lists import DEFAULT_PAGE, decode_marker, page
+from lambstead.core.arn import LATEST, FunctionRef
+from lambstead.core.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound, ValidationError
+from lambstead.core.functions import (
+    CREATING,
+    CodePackage,
+    Configuration,
+    DeletionRequested,
+    FunctionVersion,
+    State,
+    Updated,
+    apply,
+    ordinal_of,
+    refuse_stale_revision,
+    refuse_while_settling,
+)
+from lambstead.core.invocations import FunctionSnapshot
+from lambstead.store.port import Reader, Transaction
+
+MAX_FUNCTION_NAME = 64
+
+
+async def create_function(context: Context, request: Request, call: Call) -> Response:
+    name = FunctionRef.parse(request["FunctionName"], context.realm).name
+    if len(name) > MAX_FUNCTION_NAME:
+        raise InvalidParameterValue(
+            f"1 validation error detected: Value '{name}' at 'functionName' failed to satisfy constraint: "
+            f"Member must have length less than or equal to {MAX_FUNCTION_NAME}"
+        )
+    configurations.refuse_what_cannot_be_honoured(request)
+    _refuse_publish_to_alone(request)
+    placeholder = CodePackage("", 0)
+    sketch = configurations.created(context, name, request, placeholder)
+    await context.store.read(lambda reader: _refuse_existing(context, reader, name, sketch))
+    configuration = replace(sketch, code=await configurations.package_from(context, request["Code"]))
+
+    def work(tx: Transaction) -> FunctionVersion:
+        _refuse_existing(context, tx, name, configuration)
+        latest = FunctionVersion(
+            function=name,
+            version=LATEST,
+            configuration=configuration,
+            state=State.PENDING,
+            state_reason=CREATING,
+            revision_id=context.new_revision(),
+            last_modified=context.timestamp(),
+        )
+        tx.save_version(latest)
+        tx.add_tags(context.realm.function_arn(name), request.get("Tags") or {})
+        return publish_in(context, tx, latest, request) if request.get("Publish") else latest
+
+    version = await context.store.write(work)
+    context.poke()
+    # AWS answers with the unqualified ARN even for the version it published; only managed versions carry theirs.
+    return function_configuration(version, context.realm, qualified(version) if version.is_managed else None)
+
+
+def _refuse_existing(context: Context, reader: Reader, name: str, configuration: Configuration) -> None:
+    if reader.version(name, LATEST) is not None:
+        raise ResourceConflict(f"Function already exist: {name}")
+    configurations.check_provider(context, reader, configuration)
+
+
+def _refuse_publish_to_alone(request: Request) -> None:
+    if request.get("PublishTo") and not request.get("Publish"):
+        raise InvalidParameterValue("PublishTo needs Publish: set Publish to true, or leave PublishTo out.")
+    if request.get("PublishTo") and "CapacityProviderConfig" not in request:
+        raise InvalidParameterValue("PublishTo is supported only for functions with a capacity provider configuration.")
+
+
+async def get_function(context: Context, request: Request, call: Call) -> Response:
+    ref = FunctionRef.parse(request["FunctionName"], context.realm, request.get("Qualifier"))
+    version = await context.store.read(lambda reader: find(context, reader, ref))
+    tags = await context.store.read(lambda reader: reader.tags(context.realm.function_arn(ref.name)))
+    archive = context.packages.archive(version.configuration.code)
+    return {
+        "Configuration": function_configuration(version, context.realm, ref.qualifier),
+        "Code": {"RepositoryType": "S3", "Location": f"{context.base_url}/_lambstead/code/{archive.name}"},
+        "Tags": dict(tags) or None,
+    }
+
+
+async def get_function_configuration(context: Context, request: Request, call: Call) -> Response:
+    ref = FunctionRef.parse(request["FunctionName"], context.realm, request.get("Qualifier"))
+    version = await context.store.read(lambda reader: find(context, reader, ref))
+    return function_configuration(version, context.realm, ref.qualifier)
+
+
+def find(context: Context, reader: Reader, ref: FunctionRef) -> FunctionVersion:
+    """The version a reference names, through an alias if it names one. Raises ResourceNotFound."""
+    snapshot = reader.function(ref.name)
+    version = _named(snapshot, ref.qualifier) if snapshot else None
+    if version is None:
+        raise ResourceNotFound(f"Function not found: {ref.arn(context.realm)}")
+    return version
+
+
+def _named(snapshot: FunctionSnapshot, qualifier: str | None) -> FunctionVersion | None:
+    alias = snapshot.aliases.get(qualifier or "")
+    return snapshot.versions.get(alias.version if alias else qualifier or LATEST)
+
+
+async def update_function_code(context: Context, request: Request, call: Call) -> Response:
+    ref = _unpublished(context, request)
+    if request.get("PublishTo") and not request.get("Publish"):
+        raise InvalidParameterValue("PublishTo needs Publish: set Publish to true, or leave PublishTo out.")
+    before = await context.store.read(lambda reader: find(context, reader, ref))
+    _refuse_update(context, before, request)
+    code = await configurations.package_from(
+        context, {k: v for k, v in request.items() if k in ("ZipFile", "S3Bucket", "S3Key", "ImageUri")}
+    )
+    architecture = (request.get("Architectures") or [before.configuration.architecture])[0]
+
+    def changed(latest: FunctionVersion) -> Configuration:
+        return replace(latest.configuration, code=code, architecture=architecture)
+
+    if request.get("DryRun"):
+        return function_configuration(replace(before, configuration=changed(before)), context.realm, None)
+
+    def work(tx: Transaction) -> FunctionVersion:
+        latest = _save_update(context, tx, ref, request, changed)
+        return publish_in(context, tx, latest, request) if request.get("Publish") else latest
+
+    version = await context.store.write(work)
+    context.poke()
+    return function_configuration(version, context.realm, qualified(version))
+
+
+async def update_function_configuration(context: Context, request: Request, call: Call) -> Response:
+    ref = _unpublished(context, request)
+    configurations.refuse_what_cannot_be_honoured(request)
+    latest = await context.store.write(
+        lambda tx: _save_update(
+            context,
+            tx,
+            ref,
+            request,
+            lambda latest: configurations.updated(context, ref.name, request, latest.configuration),
+        )
+    )
+    context.poke()
+    return function_configuration(latest, context.realm, None)
+
+
+def _unpublished(context: Context, request: Request) -> FunctionRef:
+    ref = FunctionRef.parse(request["FunctionName"], context.realm)
+    if ref.qualifier not in (None, LATEST):
+        raise InvalidParameterValue(
+            "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
+            "Please specify either a function name or an unqualified function ARN."
+        )
+    return FunctionRef(ref.name)
+
+
+def _refuse_update(context: Context, latest: FunctionVersion, request: Request) -> None:
+    refuse_while_settling(latest, context.realm.function_arn(latest.function))
+    refuse_stale_revision(latest.revision_id, request.get("RevisionId"))
+
+
+def _save_update(
+    context: Context,
+    tx: Transaction,
+    ref: FunctionRef,
+    request: Request,
+    changed: Callable[[FunctionVersion], Configuration],
+) -> FunctionVersion:
+    latest = find(context, tx, ref)
+    _refuse_update(context, latest, request)
+    configuration = changed(latest)
+    configurations.check_provider(context, tx, configuration)
+    updated = apply(latest, Updated(configuration, context.timestamp(), context.new_revision()))
+    tx.save_version(updated)
+    return updated
+
+
+async def delete_function(context: Context, request: Request, call: Call) -> Response:
+    ref = FunctionRef.parse(request["FunctionName"], context.realm, request.get("Qualifier"))
+    if ref.qualifier == LATEST:
+        raise InvalidParameterValue("$LATEST version cannot be deleted without deleting the function.")
+    managed = await context.store.write(lambda tx: _delete(context, tx, ref))
+    context.poke()
+    return {"StatusCode": 202 if managed else 204}
+
+
+def _delete(context: Context, tx: Transaction, ref: FunctionRef) -> bool:
+    """Delete at once, or start deleting what has capacity; whether it was the latter."""
+    snapshot = tx.function(ref.name)
+    if snapshot is None:
+        raise ResourceNotFound(f"Function not found: {context.realm.function_arn(ref.name)}")
+    doomed = _doomed(context, snapshot, ref)
+    for version in doomed:
+        if version.is_managed:
+            tx.save_version(apply(version, DeletionRequested()))
+        else:
+            tx.delete_version(version.function, version.version)
+    if ref.qualifier is None and not snapshot.versions[LATEST].is_managed:
+        tx.remove_tags(context.realm.function_arn(ref.name))
+    return any(version.is_managed for version in doomed)
+
+
+def _doomed(context: Context, snapshot: FunctionSnapshot, ref: FunctionRef) -> list[FunctionVersion]:
+    if ref.qualifier is None:
+        return list(snapshot.versions.values())
+    if ref.qualifier in snapshot.aliases:
+        raise InvalidParameterValue("Deletion of aliases is not currently supported.")
+    version = snapshot.versions.get(ref.qualifier)
+    if version is None:
+        if ref.qualifier.isdecimal():
+            return []  # AWS answers 204 for a number that is gone already
+        raise ResourceNotFound(f"Function not found: {ref.arn(context.realm)}")
+    users = sorted(alias.name for alias in snapshot.aliases.values() if ref.qualifier in alias.versions)
+    if users:
+        raise ResourceConflict(
+            f"Unable to delete version because the following aliases reference it: [{', '.join(users)}]"
+        )
+    return [version]
+
+
+async def list_functions(context: Context, request: Request, call: Call) -> Response:
+    size = request.get("MaxItems", DEFAULT_PAGE)
+    if request.get("MasterRegion") not in (None, "ALL", context.realm.region):
+        raise ValidationError(
+            f"1 validation error detected: Value '{request['MasterRegion']}' at 'masterRegion' failed to satisfy constraint: "
+            f"Member must be ALL or the region of this endpoint, {context.realm.region}"
+        )
+    every = request.get("FunctionVersion") == "ALL"
+    name, ordinal = decode_marker(request.get("Marker"), ("", -2))
+
+    def work(reader: Reader) -> list[FunctionVersion]:
+        if every:
+            return list(reader.versions((str(name), int(ordinal)), size + 1))
+        return list(reader.functions(str(name), size + 1))
+
+    versions, marker = page(await context.store.read(work), size, lambda v: (v.function, ordinal_of(v.version)))
+    return {
+        "Functions": [
+            function_configuration(v, context.realm, v.version if every else None, listing=True) for v in versions
+        ],
+        "NextMarker": marker,
+    }

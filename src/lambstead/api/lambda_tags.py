@@ -1,0 +1,70 @@
+"""Tags of functions and capacity providers."""
+
+from lambstead.api.context import Call, Context, Request, Response
+from lambstead.core.arn import LATEST, TaggedResource
+from lambstead.core.errors import InvalidParameterValue, ResourceNotFound
+from lambstead.core.functions import refuse_while_settling
+from lambstead.store.port import Reader, Transaction
+
+MAX_TAGS = 50
+
+
+async def tag_resource(context: Context, request: Request, call: Call) -> Response:
+    resource = TaggedResource.parse(request["Resource"], context.realm)
+    if not request["Tags"]:
+        raise InvalidParameterValue("An error occurred and the request cannot be processed.")
+
+    def work(tx: Transaction) -> None:
+        _refuse_missing(tx, resource)
+        if len({**tx.tags(resource.arn), **request["Tags"]}) > MAX_TAGS:
+            raise InvalidParameterValue("Number of tags exceeds resource tag limit.")
+        _refuse_settling(tx, resource)
+        tx.add_tags(resource.arn, request["Tags"])
+
+    await context.store.write(work)
+    return {}
+
+
+async def untag_resource(context: Context, request: Request, call: Call) -> Response:
+    resource = TaggedResource.parse(request["Resource"], context.realm)
+
+    def work(tx: Transaction) -> None:
+        _refuse_missing(tx, resource)
+        tx.remove_tags(resource.arn, request["TagKeys"])
+
+    await context.store.write(work)
+    return {}
+
+
+async def list_tags(context: Context, request: Request, call: Call) -> Response:
+    resource = TaggedResource.parse(request["Resource"], context.realm)
+
+    def work(reader: Reader) -> dict[str, str]:
+        _refuse_missing(reader, resource)
+        return dict(reader.tags(resource.arn))
+
+    return {"Tags": await context.store.read(work)}
+
+
+_NOUNS = {
+    "function": "Function",
+    "capacity-provider": "Capacity provider",
+    "event-source-mapping": "Event source mapping",
+    "layer": "Layer",
+    "code-signing-config": "Code signing config",
+}
+
+
+def _refuse_missing(reader: Reader, resource: TaggedResource) -> None:
+    """Raise ResourceNotFound unless the resource exists; kinds that cannot be created yet never do."""
+    exists = (resource.kind == "function" and reader.version(resource.name, LATEST) is not None) or (
+        resource.kind == "capacity-provider" and reader.provider(resource.name) is not None
+    )
+    if not exists:
+        raise ResourceNotFound(f"{_NOUNS[resource.kind]} not found: {resource.arn}")
+
+
+def _refuse_settling(reader: Reader, resource: TaggedResource) -> None:
+    latest = reader.version(resource.name, LATEST) if resource.kind == "function" else None
+    if latest is not None:
+        refuse_while_settling(latest, resource.arn)

@@ -1,0 +1,273 @@
+"""The composition root: builds a Lambstead from its settings, runs it, takes it down.
+
+Everything is wired here with ordinary calls; no other module knows how the parts are put together.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import logging
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import uvloop
+
+from lambstead.api.context import Context
+from lambstead.api.operations import LAMBDA
+from lambstead.config import Settings
+from lambstead.control.agents import Agents
+from lambstead.control.loop import Loop
+from lambstead.control.provisioning import Provisioning
+from lambstead.core.arn import Realm
+from lambstead.core.reconcile import Policy
+from lambstead.dataplane.invoker import Invoker, Limits
+from lambstead.dataplane.routes import Routes
+from lambstead.drivers.local import LocalDriver
+from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
+from lambstead.server.aws import AwsGateway
+from lambstead.server.doctor import Check, examine
+from lambstead.server.http import HttpServer, bind
+from lambstead.server.invocations import GatewayInvocations
+from lambstead.server.pages import Pages
+from lambstead.server.status import status
+from lambstead.store.packages import DiskPackages
+from lambstead.store.sqlite import SqliteStore
+from lambstead.wire.gateway import AwsApi
+
+log = logging.getLogger(__name__)
+
+COLD_START_WAIT = timedelta(seconds=30)
+"""How long an invocation of a standard function waits for its environment: AWS's 10 s of init and time to get there."""
+MAX_WAITING = 1000
+"""Invocations in line per publication; beyond that they are refused at once."""
+DRAIN_GRACE = timedelta(seconds=30)
+MAX_SOCKET_PATH = 100
+"""Unix socket paths are limited to 107 bytes; a deep data directory gets its socket below the system's temporary folder."""
+
+
+class ServerAlreadyRunning(Exception):
+    """Another server holds the data directory; the message says which and what to do."""
+
+
+def serve(settings: Settings, ready: Callable[[str], None]) -> int:
+    """Run in the foreground until SIGINT or SIGTERM; the exit code. `ready` is called with the URL once requests are answered.
+
+    Raises ServerAlreadyRunning, PortTaken or SchemaTooNew before anything is started.
+    """
+    _log_to_stderr(settings.log_level)
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    with _locked(settings.data_dir):
+        listener = bind(settings.host, settings.port)
+        with contextlib.closing(listener):
+            return uvloop.run(_serve(settings, listener, ready))
+
+
+async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[str], None]) -> int:
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    lambstead = await Lambstead.build(settings, listener)
+    await lambstead.start()
+    record = settings.data_dir / "server.json"
+    _write_record(record, settings, lambstead.url)
+    try:
+        ready(lambstead.url)
+        await stop.wait()
+    finally:
+        record.unlink(missing_ok=True)
+        await lambstead.stop()
+    return 0
+
+
+class Lambstead:
+    """One running Lambstead. `build`, `start`, `stop`, in this order, once each."""
+
+    def __init__(self, settings: Settings, listener: socket.socket, store: SqliteStore) -> None:
+        self.settings = settings
+        self._listener = listener
+        host, port = listener.getsockname()[:2]
+        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        self.store = store
+        data = settings.data_dir
+        realm = Realm(settings.region, settings.account_id)
+        self._socket = _socket_path(data)
+        self.packages = DiskPackages(_folder(data / "packages"))
+        self.driver = LocalDriver(
+            self._socket,
+            _folder(data / "run" / "instances"),
+            settings.runtimes_dir,
+            lambda instance_id: kill_strays(INSTANCE_VARIABLE, instance_id),
+        )
+        self.loop = Loop("provisioning", self._reconcile, settings.instance_poll)
+        self.invoker = Invoker(
+            Routes(store),
+            realm,
+            Limits(settings.slot_wait.total_seconds(), COLD_START_WAIT.total_seconds(), MAX_WAITING),
+            self.loop.poke,
+        )
+        self.agents = Agents(self.invoker)
+        self.provisioning = Provisioning(
+            store=store,
+            packages=self.packages,
+            driver=self.driver,
+            agents=self.agents,
+            slots=self.invoker,
+            realm=realm,
+            policy=Policy(
+                default_minimum=settings.min_environments,
+                standard_limit=settings.standard_environments,
+                idle_environment=settings.idle_environment,
+                idle_instance=settings.idle_instance,
+                drain_grace=DRAIN_GRACE,
+            ),
+            logs=_folder(data / "logs"),
+            endpoint_url=self.url,
+            poke=self.loop.poke,
+        )
+        self.agents.reports = self.provisioning
+        context = Context(
+            realm=realm,
+            store=store,
+            packages=self.packages,
+            invocations=GatewayInvocations(self.invoker, self.provisioning.log_path),
+            poke=self.loop.poke,
+            default_minimum=settings.min_environments,
+            base_url=self.url,
+        )
+        self._pages = Pages(
+            profile=settings.profile,
+            logs=data / "logs",
+            packages=data / "packages",
+            status=self._status,
+            examine=self._examine,
+            reset=self._reset,
+        )
+        self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA})
+        self._http = HttpServer(self._application)
+        self._looping: asyncio.Task[None] | None = None
+
+    @classmethod
+    async def build(cls, settings: Settings, listener: socket.socket) -> "Lambstead":
+        """Open the store of the data directory and wire everything to it. Raises SchemaTooNew."""
+        return cls(settings, listener, await SqliteStore.open(settings.data_dir / "lambstead.db"))
+
+    async def start(self) -> None:
+        """Clear away what a killed server left behind, then serve."""
+        await asyncio.to_thread(self.driver.sweep)
+        used = await self.store.read(lambda reader: list(reader.packages()))
+        swept = await self.packages.sweep(used)
+        if swept:
+            log.info("packages-swept", extra={"count": swept})
+        await self.agents.listen(self._socket)
+        self._looping = asyncio.create_task(self.loop.run(), name="provisioning")
+        await self._http.start(self._listener)
+
+    async def stop(self) -> None:
+        """Let running requests finish for a while, end every instance, close the store."""
+        await self._http.stop(self.settings.stop_wait)
+        if self._looping is not None:
+            self._looping.cancel()
+            await asyncio.wait([self._looping])
+        await self.driver.close()
+        await self.agents.close()
+        await self.store.close()
+        self._socket.unlink(missing_ok=True)
+
+    async def _application(self, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI, as uvicorn types it
+        if scope["path"].startswith("/_lambstead/"):
+            await self._pages.app(scope, receive, send)
+        else:
+            await self._aws(scope, receive, send)
+
+    async def _reconcile(self) -> timedelta | None:
+        return await self.provisioning.reconcile()
+
+    async def _status(self) -> dict[str, object]:
+        return await status(self.settings, self.url, self.store, self.provisioning, self.invoker)
+
+    def _examine(self) -> list[Check]:
+        return examine(self.settings.data_dir, self.settings.runtimes_dir)
+
+    async def _reset(self) -> None:
+        await self.store.write(lambda tx: tx.delete_everything())
+        self.loop.poke()
+
+
+def _folder(path: Path) -> Path:
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def _socket_path(data: Path) -> Path:
+    path = _folder(data / "run") / "agents.sock"
+    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
+        return path
+    import hashlib
+    import tempfile
+
+    digest = hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:16]
+    folder = Path(tempfile.gettempdir()) / f"lambstead-{os.getuid()}-{digest}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder / "agents.sock"
+
+
+@contextlib.contextmanager
+def _locked(data: Path) -> Iterator[None]:
+    """Hold the data directory; the kernel lets go of it however we end."""
+    with (data / "lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as exc:
+            raise ServerAlreadyRunning(
+                f"Another Lambstead uses {data}{_whose(data)}. Stop it with `lambstead down --data {data}`, "
+                "or choose another data directory with --data."
+            ) from exc
+        yield
+
+
+def _whose(data: Path) -> str:
+    try:
+        record = json.loads((data / "server.json").read_text())
+        return f" (process {record['pid']} at {record['url']})"
+    except (OSError, ValueError, KeyError):
+        return ""
+
+
+def _write_record(path: Path, settings: Settings, url: str) -> None:
+    """`server.json`: how commands find the running server. Appears whole, by rename."""
+    record = {
+        "pid": os.getpid(),
+        "url": url,
+        "region": settings.region,
+        "account": settings.account_id,
+        "profile": settings.profile,
+        "started_at": datetime.now(UTC).isoformat(),
+    }
+    staged = path.with_suffix(".new")
+    staged.write_text(json.dumps(record))
+    staged.replace(path)
+
+
+class _Fields(logging.Formatter):
+    """`time level event key=value …`: one line per event, fields as they were given."""
+
+    _standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = super().format(record)
+        fields = " ".join(f"{key}={value!r}" for key, value in vars(record).items() if key not in self._standard)
+        head, newline, rest = line.partition("\n")
+        return f"{head} {fields}{newline}{rest}" if fields else line
+
+
+def _log_to_stderr(level: str) -> None:
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Fields("%(asctime)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    logging.getLogger("asyncio").setLevel(logging.WARNING)

@@ -1,0 +1,153 @@
+"""`lambstead status`: what exists and what runs, as a tree."""
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, TypedDict, cast
+
+from lambstead.cli.options import DataOption, JsonOption, settings_for
+from lambstead.cli.running_server import require_server
+from lambstead.cli.terminal import console
+
+if TYPE_CHECKING:
+    from rich.text import Text
+    from rich.tree import Tree
+
+DECISIONS_SHOWN = 10
+
+
+class EnvironmentStatus(TypedDict):
+    id: str
+    function: str
+    version: str
+    phase: str
+    slots: int
+    busy: int
+    because: str
+
+
+class InstanceStatus(TypedDict):
+    id: str
+    type: str
+    zone: str
+    phase: str
+    vcpus: float | None
+    memory_mb: int | None
+    """None, as `vcpus`, where on-demand functions run: their instance has no size."""
+    environments: list[EnvironmentStatus]
+
+
+class ProviderStatus(TypedDict):
+    name: str
+    state: str
+    max_vcpus: int | None
+    vcpus: float
+    instances: list[InstanceStatus]
+
+
+class VersionStatus(TypedDict):
+    version: str
+    state: str
+    reason: str | None
+
+
+class FunctionStatus(TypedDict):
+    name: str
+    runtime: str
+    provider: str | None
+    versions: list[VersionStatus]
+
+
+class Decision(TypedDict):
+    at: str
+    what: str
+    because: str
+
+
+class Status(TypedDict):
+    """The document at `/_lambstead/status`."""
+
+    server: dict[str, str | int | float]
+    providers: list[ProviderStatus]
+    functions: list[FunctionStatus]
+    decisions: list[Decision]
+
+
+_GOOD = frozenset({"Active", "ActiveNonInvocable", "Running", "Ready"})
+_BAD = frozenset({"Failed"})
+
+
+def status(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Show what exists, what runs, and why.
+
+    Capacity providers with their instances and environments, functions with their versions, and the
+    latest decisions of the control loops with their reasons.
+
+    \b
+    Examples:
+      lambstead status
+      lambstead status --json
+    """
+    from lambstead.cli.server_api import fetch_json
+
+    server = require_server(settings_for(data))
+    document = fetch_json(server, "/_lambstead/status")
+    if as_json:
+        print(json.dumps(document, indent=2))
+        return
+    title = f"Lambstead at {server.url} · profile {server.profile} · {server.region} · account {server.account}"
+    tree = status_tree(title, cast(Status, document))  # our own server's document
+    console().print(tree)
+
+
+def status_tree(title: str, document: Status) -> "Tree":
+    """The document as a tree under `title`. Nothing in it is taken for markup."""
+    from rich.text import Text
+    from rich.tree import Tree
+
+    tree = Tree(Text(title, "bold"))
+    providers = tree.add(Text("Capacity providers" if document["providers"] else "No capacity providers"))
+    for provider in document["providers"]:
+        _add_provider(providers, provider)
+    functions = tree.add(Text("Functions" if document["functions"] else "No functions"))
+    for function in document["functions"]:
+        _add_function(functions, function)
+    if document["decisions"]:
+        decisions = tree.add(Text("Latest decisions"))
+        for decision in document["decisions"][-DECISIONS_SHOWN:]:
+            at = datetime.fromisoformat(decision["at"]).astimezone(UTC)
+            decisions.add(Text(f"{at:%Y-%m-%d %H:%M:%S}Z  {decision['what']}: {decision['because']}"))
+    return tree
+
+
+def _add_provider(tree: "Tree", provider: ProviderStatus) -> None:
+    limit = "" if provider["max_vcpus"] is None else f" of {provider['max_vcpus']}"
+    branch = tree.add(_line(provider["name"], provider["state"], f"{provider['vcpus']:g}{limit} vCPU"))
+    for instance in provider["instances"]:
+        leaf = branch.add(_line(instance["id"], instance["phase"], _size(instance)))
+        for each in instance["environments"]:
+            because = f" · {each['because']}" if each.get("because") else ""
+            slots = f"{each['function']}:{each['version']} · {each['busy']} of {each['slots']} slots busy{because}"
+            leaf.add(_line(each["id"], each["phase"], slots))
+
+
+def _size(instance: InstanceStatus) -> str:
+    facts = [instance["type"], instance["zone"]]
+    if instance["vcpus"] is not None:
+        facts.append(f"{instance['vcpus']:g} vCPU")
+    if instance["memory_mb"] is not None:
+        facts.append(f"{instance['memory_mb']} MB")
+    return " · ".join(facts)
+
+
+def _add_function(tree: "Tree", function: FunctionStatus) -> None:
+    where = function["provider"] or "on demand"
+    branch = tree.add(_line(function["name"], "", f"{function['runtime']} · {where}"))
+    for version in function["versions"]:
+        branch.add(_line(version["version"], version["state"], version.get("reason") or ""))
+
+
+def _line(name: str, state: str, rest: str) -> "Text":
+    from rich.text import Text
+
+    style = "green" if state in _GOOD else "bold red" if state in _BAD else "yellow"
+    return Text("  ").join(part for part in (Text(name), Text(state, style), Text(rest, "dim")) if part.plain)

@@ -1,0 +1,329 @@
+"""Settings: one frozen tree, built once, read everywhere.
+
+A value comes from the first of these places that names it: a flag, the environment (`LAMBSTEAD_<KEY>`), the file
+`lambstead.toml` in the data directory, the default (which may depend on the profile). `Settings.load` checks every value
+and refuses what it does not understand with a sentence that names the key, the place and the value, so that a typo is
+an error and never a silent default. Nothing else in Lambstead reads the environment or the file.
+
+Durations are written `500ms`, `2s`, `10m`, `1h`, or as a number of seconds. Profiles change defaults, never code paths.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from datetime import timedelta
+from pathlib import Path
+from typing import Final, Literal, NamedTuple, NewType, cast, get_args
+
+Profile = Literal["dev", "faithful"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+Region = NewType("Region", str)
+AccountId = NewType("AccountId", str)
+
+ENVIRONMENT_PREFIX: Final = "LAMBSTEAD_"
+FILE_NAME: Final = "lambstead.toml"
+DEFAULT_DATA_DIR: Final = Path(".lambstead")
+"""Below the user's home directory."""
+MARKS_OF_CHILDREN: Final = frozenset({"LAMBSTEAD_ENVIRONMENT_ID", "LAMBSTEAD_INSTANCE_ID"})
+"""Set by agents for the processes they start, by which these are found again; no settings."""
+MAX_ENVIRONMENTS: Final = 15_000
+"""AWS's own limit for `MinExecutionEnvironments`."""
+
+_MASK = "********"
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)?")
+_SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+class SettingsError(Exception):
+    """A setting cannot be used: the operator's mistake, told in one sentence that names the key and the bad value."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileDefaults:
+    """What a profile decides when nobody says otherwise."""
+
+    min_environments: int
+    zone_count: int
+    idle_instance: timedelta
+
+
+PROFILES: Final[Mapping[Profile, ProfileDefaults]] = {
+    "dev": ProfileDefaults(min_environments=1, zone_count=1, idle_instance=timedelta(minutes=1)),
+    "faithful": ProfileDefaults(min_environments=3, zone_count=3, idle_instance=timedelta(minutes=5)),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything an operator can choose. Build it with `Settings.load`; tests may use `dataclasses.replace`."""
+
+    data_dir: Path
+    """Holds everything the server keeps: state, code packages, logs, `server.json`. Absolute."""
+    runtimes_dir: Path
+    """Holds the installed runtimes; several data directories may share one. Absolute."""
+    host: str
+    """Loopback address the server listens on."""
+    port: int
+    """TCP port of every API; 0 lets the system choose a free one."""
+    profile: Profile
+    region: Region
+    account_id: AccountId
+    log_level: LogLevel
+    access_key_id: str
+    """What `lambstead env` prints; any credentials are accepted."""
+    secret_access_key: str = field(repr=False)
+    min_environments: int
+    """Environments of a published version whose scaling config names no minimum."""
+    zone_count: int
+    """Availability zones over which the instances of a capacity provider are spread."""
+    slot_wait: timedelta
+    """How long an invocation waits for a free slot before it is answered with 429."""
+    standard_environments: int
+    """Most environments of on-demand functions (those without a capacity provider) that exist at one time."""
+    idle_environment: timedelta
+    """An on-demand environment that nobody used for so long is stopped."""
+    idle_instance: timedelta
+    """An instance that has had no environment for so long is stopped."""
+    instance_poll: timedelta
+    """The tick of the reconcile loop: how late a change is noticed when nobody reported it."""
+    stop_wait: timedelta
+    """How long a clean stop lets running invocations finish."""
+
+    @property
+    def authority(self) -> str:
+        """Host and port as they stand in a URL."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """Names of the availability zones, for example `us-east-1a`."""
+        return tuple(f"{self.region}{letter}" for letter in "abcdef"[: self.zone_count])
+
+    @classmethod
+    def load(cls, environ: Mapping[str, str], home: Path, flags: Mapping[str, object] | None = None) -> "Settings":
+        """Settings from flags, environment, file and defaults, in this order of precedence.
+
+        A flag that is None was not given. Relative paths are relative to the current directory, `~` is `home`.
+        Raises SettingsError for a bad value, an unknown key, or a file that cannot be read.
+        """
+        early = _Sources(flags or {}, environ, {}, Path(), home)
+        data_dir = early.path("data_dir", home / DEFAULT_DATA_DIR)
+        file = data_dir / FILE_NAME
+        sources = _Sources(flags or {}, environ, _read_file(file), file, home)
+        profile = cast(Profile, sources.choice("profile", get_args(Profile), "dev"))  # choice() checked it
+        defaults = PROFILES[profile]
+        settings = cls(
+            data_dir=data_dir,
+            runtimes_dir=sources.path("runtimes_dir", data_dir / "runtimes"),
+            host=sources.loopback("host", "127.0.0.1"),
+            port=sources.integer("port", 4566, 0, 65_535),
+            profile=profile,
+            region=Region(sources.matching("region", "us-east-1", r"[a-z]{2}(-[a-z]+)+-\d{1,2}", "us-east-1")),
+            account_id=AccountId(sources.matching("account_id", "000000000000", r"\d{12}", "000000000000")),
+            log_level=cast(LogLevel, sources.choice("log_level", get_args(LogLevel), "info")),  # choice() checked it
+            access_key_id=sources.matching("access_key_id", "lambstead", r"\w{1,128}", "lambstead"),
+            secret_access_key=sources.matching("secret_access_key", "lambstead", r"[\w+/=]{1,256}", "lambstead"),
+            min_environments=sources.integer("min_environments", defaults.min_environments, 1, MAX_ENVIRONMENTS),
+            zone_count=sources.integer("zone_count", defaults.zone_count, 1, 6),
+            slot_wait=sources.duration("slot_wait", timedelta(seconds=2), timedelta(0), timedelta(minutes=1)),
+            standard_environments=sources.integer("standard_environments", 100, 1, 10_000),
+            idle_environment=sources.duration(
+                "idle_environment", timedelta(minutes=10), timedelta(seconds=1), timedelta(hours=24)
+            ),
+            idle_instance=sources.duration(
+                "idle_instance", defaults.idle_instance, timedelta(seconds=1), timedelta(hours=24)
+            ),
+            instance_poll=sources.duration(
+                "instance_poll", timedelta(seconds=5), timedelta(milliseconds=50), timedelta(minutes=1)
+            ),
+            stop_wait=sources.duration("stop_wait", timedelta(seconds=10), timedelta(0), timedelta(minutes=15)),
+        )
+        sources.refuse_unknown([each.name for each in fields(cls)])
+        return settings
+
+    def described(self) -> dict[str, str | int]:
+        """Every setting as printable text or number, secrets masked."""
+        return {each.name: _printable(each.name, getattr(self, each.name)) for each in fields(self)}
+
+
+class _Found(NamedTuple):
+    """A value as somebody wrote it; None when nobody did."""
+
+    place: str
+    """Where it stands, for messages."""
+    value: object | None
+    base: Path
+    """What a relative path is relative to."""
+
+
+class _Sources:
+    """The places a setting may come from. Each method returns one checked value or raises SettingsError."""
+
+    def __init__(
+        self,
+        flags: Mapping[str, object],
+        environ: Mapping[str, str],
+        file_values: Mapping[str, object],
+        file: Path,
+        home: Path,
+    ) -> None:
+        self._flags = flags
+        self._environ = environ
+        self._file_values = file_values
+        self._file = file
+        self._home = home
+
+    def integer(self, key: str, default: int, least: int, most: int) -> int:
+        """A whole number from `least` to `most`."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return default
+        text = str(value).strip()
+        # Sixteen digits are far beyond every limit here and far below what int() refuses.
+        number = int(text) if re.fullmatch(r"[+-]?[0-9]{1,16}", text) and not isinstance(value, bool) else None
+        if number is None or not least <= number <= most:
+            raise SettingsError(f"{place}: {_shown(value)} is not a whole number from {least} to {most}.")
+        return number
+
+    def duration(self, key: str, default: timedelta, least: timedelta, most: timedelta) -> timedelta:
+        """A duration from `least` to `most`."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return default
+        match = None if isinstance(value, bool) else _DURATION.fullmatch(str(value).strip())
+        seconds = float(match[1]) * _SECONDS_PER_UNIT[match[2] or "s"] if match else None
+        if seconds is None or not least.total_seconds() <= seconds <= most.total_seconds():
+            raise SettingsError(
+                f"{place}: {_shown(value)} is not a duration from {duration_text(least)} to {duration_text(most)} "
+                "(write 500ms, 2s, 10m or 1h)."
+            )
+        return timedelta(seconds=seconds)
+
+    def choice(self, key: str, choices: Sequence[str], default: str) -> str:
+        """One of `choices`."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return default
+        if value not in choices:
+            raise SettingsError(f"{place}: {_shown(value)} is not one of {', '.join(choices)}.")
+        return str(value)
+
+    def matching(self, key: str, default: str, pattern: str, example: str) -> str:
+        """A text that `pattern` matches from end to end."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return default
+        if not isinstance(value, str) or not re.fullmatch(pattern, value, re.ASCII):
+            shown = "the value" if key in _SECRETS else _shown(value)
+            raise SettingsError(f"{place}: {shown} does not look like one; an example is {example}.")
+        return value
+
+    def loopback(self, key: str, default: str) -> str:
+        """An address of this machine that no other machine can reach."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return default
+        if not _is_loopback(value):
+            raise SettingsError(
+                f"{place}: {_shown(value)} is not a loopback address. Lambstead accepts any credentials, so it only "
+                "listens where no other machine can reach it; use 127.0.0.1."
+            )
+        return str(value)
+
+    def path(self, key: str, default: Path) -> Path:
+        """An absolute path; relative ones in the file are relative to the file."""
+        place, value, base = self._find(key)
+        if value is None:
+            return default
+        text = str(value)
+        if not isinstance(value, str | Path) or not text.strip() or "\0" in text:
+            raise SettingsError(f"{place}: {_shown(value)} is not a path.")
+        path = self._home / text[2:] if text.startswith("~/") else Path(text)
+        return path if path.is_absolute() else base / path
+
+    def refuse_unknown(self, known: Sequence[str]) -> None:
+        """Raise SettingsError for the first key of the file or the environment that is no setting."""
+        in_file = [key for key in known if key != "data_dir"]
+        for key in self._file_values:
+            if key not in in_file:
+                raise SettingsError(f"{self._file}: {key} is not a setting of this file{_nearest(key, in_file)}")
+        endings = [_variable(key).removeprefix(ENVIRONMENT_PREFIX) for key in known]
+        for name in self._environ:
+            ending = name.removeprefix(ENVIRONMENT_PREFIX)
+            if name != ending and ending not in endings and name not in MARKS_OF_CHILDREN:
+                nearest = _nearest(ending, endings, ENVIRONMENT_PREFIX)
+                raise SettingsError(f"The environment variable {name} is not a setting{nearest}")
+
+    def _find(self, key: str) -> _Found:
+        """The value of the first place that has one. An empty environment variable counts as unset."""
+        if (value := self._flags.get(key)) is not None:
+            return _Found(f"--{key.removesuffix('_dir').replace('_', '-')}", value, Path.cwd())
+        if text := self._environ.get(_variable(key)):
+            return _Found(_variable(key), text, Path.cwd())
+        return _Found(f"{self._file}: {key}", self._file_values.get(key), self._file.parent)
+
+
+_SECRETS: Final = frozenset({"secret_access_key"})
+
+
+def duration_text(value: timedelta) -> str:
+    """The duration as an operator would write it: `500ms`, `2s`, `10m`, `1h`."""
+    seconds = value.total_seconds()
+    if seconds and seconds % 3600 == 0:
+        return f"{seconds / 3600:g}h"
+    if seconds and seconds % 60 == 0:
+        return f"{seconds / 60:g}m"
+    return f"{seconds:g}s" if seconds >= 1 or not seconds else f"{seconds * 1000:g}ms"
+
+
+def _variable(key: str) -> str:
+    """The environment variable of a setting. The data directory is called like its flag."""
+    return ENVIRONMENT_PREFIX + ("DATA" if key == "data_dir" else key.upper())
+
+
+def _read_file(file: Path) -> Mapping[str, object]:
+    try:
+        text = file.read_text(encoding="utf-8") if file.exists() else ""
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{file} cannot be read: {exc}.") from exc
+    if not text:
+        return {}
+    import tomllib  # 15 ms that a command without a file need not spend
+
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as exc:
+        raise SettingsError(f"{file} is not valid TOML: {exc}.") from exc
+
+
+def _is_loopback(value: object) -> bool:
+    if value in ("localhost", "127.0.0.1"):
+        return True
+    import ipaddress  # the usual answers do not need it
+
+    try:
+        return isinstance(value, str) and ipaddress.ip_address(value).is_loopback
+    except ValueError:
+        return False
+
+
+def _shown(value: object) -> str:
+    """The bad value, quoted and short enough for one line."""
+    text = repr(str(value) if isinstance(value, Path) else value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
+    """The end of a sentence that refuses `name`: a proposal where one is near."""
+    import difflib  # only after a mistake
+
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {prefix}{close[0]}?" if close else "."
+
+
+def _printable(key: str, value: object) -> str | int:
+    if key in _SECRETS:
+        return _MASK
+    if isinstance(value, timedelta):
+        return duration_text(value)
+    return value if isinstance(value, int) else str(value)

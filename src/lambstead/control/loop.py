@@ -1,0 +1,38 @@
+"""The loop under every control task: a ticker that makes it certain and a poke that makes it fast."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+log = logging.getLogger(__name__)
+
+
+class Loop:
+    """Runs `reconcile` now, whenever poked, and at least once per tick; `reconcile` may ask to be called sooner.
+
+    A reconcile that raises is logged and tried again at the next tick or poke: what it did not finish, the next one orders again.
+    """
+
+    def __init__(self, name: str, reconcile: Callable[[], Awaitable[timedelta | None]], tick: timedelta) -> None:
+        self._name = name
+        self._reconcile = reconcile
+        self._tick = tick
+        self._poked = asyncio.Event()
+
+    def poke(self) -> None:
+        """Reconcile soon; many pokes before it starts are one."""
+        self._poked.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            self._poked.clear()
+            wait = self._tick
+            try:
+                wait = min(await self._reconcile() or self._tick, self._tick)
+            except Exception:
+                log.exception("reconcile-failed", extra={"loop": self._name})
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._poked.wait(), wait.total_seconds())

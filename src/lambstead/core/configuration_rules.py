@@ -1,0 +1,78 @@
+"""What a function's configuration may say, beyond what the service model can express. Texts are AWS's where they are known."""
+
+import json
+from collections.abc import Mapping
+
+from lambstead.core.errors import InvalidParameterValue, ValidationError
+from lambstead.core.functions import Logging
+
+MAX_VARIABLES_BYTES = 4096
+MAX_STANDARD_MEMORY_MB = 10_240
+MAX_STANDARD_TIMEOUT_S = 900
+MAX_STANDARD_STORAGE_MB = 10_240
+
+RESERVED_VARIABLES = frozenset(
+    {
+        *("_HANDLER", "_X_AMZN_TRACE_ID", "AWS_DEFAULT_REGION", "AWS_REGION", "AWS_EXECUTION_ENV"),
+        *("AWS_LAMBDA_FUNCTION_NAME", "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "AWS_LAMBDA_FUNCTION_VERSION"),
+        *("AWS_LAMBDA_INITIALIZATION_TYPE", "AWS_LAMBDA_LOG_GROUP_NAME", "AWS_LAMBDA_LOG_STREAM_NAME"),
+        *("AWS_ACCESS_KEY", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"),
+        *("AWS_LAMBDA_RUNTIME_API", "AWS_LAMBDA_MAX_CONCURRENCY", "LAMBDA_TASK_ROOT", "LAMBDA_RUNTIME_DIR"),
+    }
+)
+"""Variables that Lambda sets and customers may not (Developer Guide, defined runtime environment variables)."""
+
+
+def check_variables(variables: Mapping[str, str]) -> None:
+    """Raise for reserved or malformed names and for more than 4 KB, measured over compact JSON as AWS does."""
+    reserved = sorted(RESERVED_VARIABLES & set(variables))
+    if reserved:
+        raise InvalidParameterValue(
+            "Lambda was unable to configure your environment variables because the environment variables you have provided "
+            "contains reserved keys that are currently not supported for modification. "
+            f"Reserved keys used in this request: {', '.join(reserved)}"
+        )
+    measured = json.dumps(dict(variables), separators=(",", ":"))
+    if len(measured.encode()) > MAX_VARIABLES_BYTES:
+        raise InvalidParameterValue(
+            "Lambda was unable to configure your environment variables because the environment variables you have provided "
+            f"exceeded the 4KB limit. String measured: {measured}"
+        )
+    nul = sorted(name for name, value in variables.items() if "\0" in value)
+    if nul:
+        raise InvalidParameterValue(f"The value of environment variable {nul[0]} contains a NUL character.")
+
+
+def check_standard_size(memory_mb: int, timeout_s: int, storage_mb: int) -> None:
+    """Raise for sizes that only functions on a capacity provider may have."""
+    for value, most, path in (
+        (memory_mb, MAX_STANDARD_MEMORY_MB, "memorySize"),
+        (timeout_s, MAX_STANDARD_TIMEOUT_S, "timeout"),
+        (storage_mb, MAX_STANDARD_STORAGE_MB, "ephemeralStorage.size"),
+    ):
+        if value > most:
+            raise ValidationError(
+                f"1 validation error detected: Value '{value}' at '{path}' failed to satisfy constraint: "
+                f"Member must have value less than or equal to {most}"
+            )
+
+
+def logging_config(function: str, asked: Mapping[str, str], before: Logging | None, *, managed: bool) -> Logging:
+    """LoggingConfig after `asked` (members of the API) was laid over `before`; defaults differ for managed functions.
+
+    JSON fills both levels with INFO unless given, Text removes them. Managed functions log JSON only.
+    """
+    default_format = before.format if before else ("JSON" if managed else "Text")
+    wanted = asked.get("LogFormat", default_format)
+    group = asked.get("LogGroup") or (before.group if before else f"/aws/lambda/{function}")
+    levels = [name for name in ("ApplicationLogLevel", "SystemLogLevel") if asked.get(name)]
+    if wanted == "Text" and (levels or managed):
+        raise InvalidParameterValue(
+            'LogLevel is not supported when LogFormat is set to "Text". '
+            'Remove LogLevel from your request or change the LogFormat to "JSON" and try again.'
+        )
+    if wanted == "Text":
+        return Logging("Text", group)
+    application = asked.get("ApplicationLogLevel") or (before.application_level if before else "") or "INFO"
+    system = asked.get("SystemLogLevel") or (before.system_level if before else "") or "INFO"
+    return Logging("JSON", group, application, system)

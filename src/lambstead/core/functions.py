@@ -1,0 +1,466 @@
+"""Functions, their versions and the states a version goes through.
+
+A function has one editable version, `$LATEST`, and published ones: numbers, which never change, and for managed functions
+`$LATEST.PUBLISHED`, which is published again in place. What a publish freezes is a `Configuration`; what environments run is a
+`Publication` of it, so that a re-publish can bring up the new one while the old one serves.
+
+    standard   $LATEST            Pending → Active            (updates: LastUpdateStatus InProgress → Successful)
+               number             Active
+    managed    $LATEST            Pending → ActiveNonInvocable (never invocable)
+               number             Pending → Active | Failed
+               $LATEST.PUBLISHED  Pending → Active | Failed; re-publish keeps Active, update InProgress → Successful | Failed
+               both published     Active → Deactivating → Deactivated → Pending → Active  (scaling bounds 0/0 and back)
+               any                → Deleting → gone
+
+Sources: Developer Guide, function states; recorded answers in the reference on the Lambda API and on managed instances, §4.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, assert_never
+
+from lambstead.core.arn import LATEST, LATEST_PUBLISHED
+from lambstead.core.capacity import Sizing
+from lambstead.core.errors import IllegalTransition, PreconditionFailed, ResourceConflict
+from lambstead.core.scaling import ScalingBounds
+
+
+class State(enum.StrEnum):
+    PENDING = "Pending"
+    ACTIVE = "Active"
+    FAILED = "Failed"
+    ACTIVE_NON_INVOCABLE = "ActiveNonInvocable"
+    DEACTIVATING = "Deactivating"
+    DEACTIVATED = "Deactivated"
+    DELETING = "Deleting"
+
+
+class UpdateStatus(enum.StrEnum):
+    SUCCESSFUL = "Successful"
+    IN_PROGRESS = "InProgress"
+    FAILED = "Failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Reason:
+    """Why a version is in its state: AWS's code and a sentence."""
+
+    code: str
+    text: str
+
+
+CREATING = Reason("Creating", "The function is being created.")
+UPDATING = Reason("Updating", "The function is being updated.")
+
+
+@dataclass(frozen=True, slots=True)
+class CodePackage:
+    """An uploaded zip: its content address, and what the API reports of it."""
+
+    sha256: str
+    """Base64 of the SHA-256, as in `CodeSha256`."""
+    size_bytes: int
+
+    @property
+    def is_inline(self) -> bool:
+        return self.size_bytes > 0
+
+
+@dataclass(frozen=True, slots=True)
+class Logging:
+    """LoggingConfig: where and how the function's output is recorded. Levels are empty in Text format."""
+
+    format: Literal["JSON", "Text"]
+    group: str
+    application_level: str = ""
+    system_level: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ManagedInstances:
+    """That a function runs on a capacity provider, and how."""
+
+    provider: str
+    """Name of the capacity provider."""
+    sizing: Sizing
+
+
+@dataclass(frozen=True, slots=True)
+class Configuration:
+    """Everything a publish freezes."""
+
+    runtime: str
+    handler: str
+    role: str
+    code: CodePackage
+    logging: Logging
+    description: str = ""
+    timeout_s: int = 3
+    memory_mb: int = 128
+    architecture: Literal["x86_64", "arm64"] = "x86_64"
+    ephemeral_storage_mb: int = 512
+    variables: Mapping[str, str] | None = None
+    """Environment variables; None when the function has no Environment member at all."""
+    managed: ManagedInstances | None = None
+    recorded: Mapping[str, Any] = field(default_factory=dict)
+    """Members of the API that have no rule here, as given (VpcConfig, TracingConfig, KMSKeyArn, …)."""  # Any: API documents
+
+    @property
+    def slots_per_environment(self) -> int:
+        """Invocations that one environment runs at once."""
+        return self.managed.sizing.slots if self.managed else 1
+
+    @property
+    def vcpus_per_environment(self) -> float:
+        """vCPUs of one environment; for standard functions AWS's share of one vCPU per 1,769 MB."""
+        return self.managed.sizing.vcpus(self.memory_mb) if self.managed else max(self.memory_mb / 1769, 0.05)
+
+    def same_as(self, other: "Configuration") -> bool:
+        """True when publishing this after `other` would publish nothing new; the description does not count."""
+        return replace(self, description="") == replace(other, description="")
+
+
+@dataclass(frozen=True, slots=True)
+class Publication:
+    """What environments run: a frozen configuration and its number, which grows with every publish of the same version."""
+
+    number: int
+    configuration: Configuration
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionVersion:
+    """One version of a function as stored."""
+
+    function: str
+    version: str
+    configuration: Configuration
+    state: State
+    revision_id: str
+    last_modified: str
+    state_reason: Reason | None = None
+    update_status: UpdateStatus | None = None
+    update_reason: Reason | None = None
+    target: int = 1
+    """Number of the publication that the version is, or is becoming."""
+    serving: Publication | None = None
+    """The publication that takes invocations; None while there is none ready."""
+    bounds: ScalingBounds | None = None
+    """Scaling bounds that were asked for; None for the defaults."""
+    applied_bounds: ScalingBounds | None = None
+    """Scaling bounds that the environments last settled at; None before they ever did."""
+    bounds_requested: bool = False
+    """True between a PutFunctionScalingConfig and its settling."""
+
+    @property
+    def is_managed(self) -> bool:
+        return self.configuration.managed is not None
+
+    @property
+    def is_published(self) -> bool:
+        return self.version != LATEST
+
+    @property
+    def is_settling(self) -> bool:
+        """True while a change is being carried out, when AWS refuses further changes."""
+        return self.state in (State.PENDING, State.DEACTIVATING) or self.update_status is UpdateStatus.IN_PROGRESS
+
+    @property
+    def publication(self) -> Publication:
+        """The publication that the version is, or is becoming."""
+        return Publication(self.target, self.configuration)
+
+
+# --- events -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Updated:
+    """Code or configuration of `$LATEST` was changed."""
+
+    configuration: Configuration
+    at: str
+    revision_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """The package of a `$LATEST`, or of a standard version, is in place: create or update is done."""
+
+    revision_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Republished:
+    """`$LATEST.PUBLISHED` was published again with another configuration, or after a failure."""
+
+    configuration: Configuration
+    at: str
+    revision_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityReady:
+    """The version's environments for publication `number` are initialised, as many as its bounds ask for."""
+
+    number: int
+    bounds: ScalingBounds
+    revision_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CapacityFailed:
+    """The environments for publication `number` cannot be had."""
+
+    number: int
+    reason: Reason
+    revision_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class BoundsRequested:
+    """PutFunctionScalingConfig; `bounds` None goes back to the defaults."""
+
+    bounds: ScalingBounds | None
+
+
+@dataclass(frozen=True, slots=True)
+class Drained:
+    """A version that is being deactivated has no environment left."""
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionRequested:
+    """The version, or its function, shall go; its environments are stopped first."""
+
+
+VersionEvent = (
+    Updated | Settled | Republished | CapacityReady | CapacityFailed | BoundsRequested | Drained | DeletionRequested
+)
+
+
+def apply(version: FunctionVersion, event: VersionEvent) -> FunctionVersion:
+    """The version after `event`; an event that came too late for its publication changes nothing.
+
+    Raises ResourceConflict where AWS refuses a change in this state, IllegalTransition for events that our own code must not send.
+    """
+    match event:
+        case Updated():
+            return _updated(version, event)
+        case Settled():
+            return _settled(version, event)
+        case Republished():
+            return _republished(version, event)
+        case CapacityReady():
+            return _capacity_ready(version, event)
+        case CapacityFailed():
+            return _capacity_failed(version, event)
+        case BoundsRequested():
+            return _bounds_requested(version, event)
+        case Drained():
+            if version.state is not State.DEACTIVATING:
+                raise IllegalTransition(f"{version.function}:{version.version} drained in state {version.state}")
+            return replace(
+                version,
+                state=State.DEACTIVATED,
+                state_reason=None,
+                serving=None,
+                applied_bounds=version.bounds,
+                bounds_requested=False,
+            )
+        case DeletionRequested():
+            return replace(
+                version, state=State.DELETING, state_reason=None, update_status=UpdateStatus.IN_PROGRESS, serving=None
+            )
+        case _:
+            assert_never(event)
+
+
+def _updated(version: FunctionVersion, event: Updated) -> FunctionVersion:
+    if version.version != LATEST:
+        raise IllegalTransition(f"{version.function}:{version.version} is published and cannot be edited")
+    return replace(
+        version,
+        configuration=event.configuration,
+        last_modified=event.at,
+        revision_id=event.revision_id,
+        update_status=UpdateStatus.IN_PROGRESS,
+        update_reason=CREATING,
+        target=version.target + 1,
+    )
+
+
+def _settled(version: FunctionVersion, event: Settled) -> FunctionVersion:
+    if version.is_managed and version.is_published:
+        raise IllegalTransition(
+            f"{version.function}:{version.version} needs capacity to become active, not only its package"
+        )
+    return replace(
+        version,
+        state=State.ACTIVE_NON_INVOCABLE if version.is_managed else State.ACTIVE,
+        state_reason=None,
+        update_status=UpdateStatus.SUCCESSFUL,
+        update_reason=None,
+        revision_id=event.revision_id,
+        serving=None if version.is_managed else version.publication,
+    )
+
+
+def _republished(version: FunctionVersion, event: Republished) -> FunctionVersion:
+    if version.version != LATEST_PUBLISHED:
+        raise IllegalTransition(f"{version.function}:{version.version} cannot be published again")
+    published = replace(
+        version,
+        configuration=event.configuration,
+        last_modified=event.at,
+        revision_id=event.revision_id,
+        update_status=UpdateStatus.IN_PROGRESS,
+        target=version.target + 1,
+    )
+    if version.state is State.ACTIVE:
+        return replace(published, update_reason=UPDATING)
+    if version.state in (State.DEACTIVATED, State.DEACTIVATING):
+        return replace(published, update_status=UpdateStatus.SUCCESSFUL, update_reason=None)
+    return replace(published, state=State.PENDING, state_reason=CREATING, update_reason=CREATING)
+
+
+def _capacity_ready(version: FunctionVersion, event: CapacityReady) -> FunctionVersion:
+    if version.target != event.number or version.state in (State.DELETING, State.DEACTIVATING, State.DEACTIVATED):
+        return version
+    settled = replace(
+        version,
+        serving=version.publication,
+        applied_bounds=event.bounds,
+        bounds_requested=False
+        if version.state is State.ACTIVE or version.bounds == event.bounds
+        else version.bounds_requested,
+    )
+    if version.state is State.ACTIVE and version.update_status is not UpdateStatus.IN_PROGRESS:
+        return settled
+    return replace(
+        settled,
+        state=State.ACTIVE,
+        state_reason=None,
+        update_status=UpdateStatus.SUCCESSFUL,
+        update_reason=None,
+        revision_id=event.revision_id,
+    )
+
+
+def _capacity_failed(version: FunctionVersion, event: CapacityFailed) -> FunctionVersion:
+    if version.target != event.number or version.state in (State.DELETING, State.DEACTIVATING, State.DEACTIVATED):
+        return version
+    if version.state is State.ACTIVE:
+        if version.update_status is not UpdateStatus.IN_PROGRESS:
+            return version
+        return replace(
+            version, update_status=UpdateStatus.FAILED, update_reason=event.reason, revision_id=event.revision_id
+        )
+    return replace(
+        version,
+        state=State.FAILED,
+        state_reason=event.reason,
+        update_status=UpdateStatus.FAILED,
+        update_reason=event.reason,
+        revision_id=event.revision_id,
+    )
+
+
+def _bounds_requested(version: FunctionVersion, event: BoundsRequested) -> FunctionVersion:
+    if version.state in (State.PENDING, State.FAILED, State.DELETING, State.DEACTIVATING):
+        raise conflict_in_state(version.state)
+    asked = replace(version, bounds=event.bounds, bounds_requested=True)
+    off = event.bounds is not None and event.bounds.is_off
+    if off:
+        return asked if version.state is State.DEACTIVATED else replace(asked, state=State.DEACTIVATING, serving=None)
+    if version.state is State.DEACTIVATED:
+        return replace(asked, state=State.PENDING, state_reason=CREATING)
+    return asked
+
+
+# --- refusals that several operations share -------------------------------------------------------------------------------
+
+
+def conflict_in_state(state: State) -> ResourceConflict:
+    """AWS's refusal of an operation that the state does not allow."""
+    return ResourceConflict(
+        f"The operation cannot be performed at this time. The function is currently in the following state: {state}"
+    )
+
+
+def refuse_while_settling(version: FunctionVersion, arn: str) -> None:
+    """Raise ResourceConflict while the version is being created, updated or deleted."""
+    if version.update_status is UpdateStatus.IN_PROGRESS and version.state is not State.DELETING:
+        raise ResourceConflict(
+            f"The operation cannot be performed at this time. An update is in progress for resource: {arn}"
+        )
+    if version.state in (State.PENDING, State.DELETING):
+        raise conflict_in_state(version.state)
+
+
+def refuse_stale_revision(current: str, given: str | None, call: str = "GetFunction/GetAlias") -> None:
+    """Raise PreconditionFailed if the caller names a revision that is not the current one."""
+    if given is not None and given != current:
+        raise PreconditionFailed(
+            "The Revision Id provided does not match the latest Revision Id. "
+            f"Call the {call} API to retrieve the latest Revision Id"
+        )
+
+
+# --- publishing -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A publish as asked for: onto which version, with which description, when, and with which fresh revision id."""
+
+    version: str
+    at: str
+    revision_id: str
+    description: str | None = None
+
+
+def is_published_already(latest: FunctionVersion, previous: FunctionVersion | None, description: str | None) -> bool:
+    """True when publishing `latest` again would publish nothing new over `previous`, the last publish onto the same place.
+
+    A version that failed is no such previous: publishing again is how it is tried again.
+    """
+    if previous is None or previous.state in (State.FAILED, State.DELETING):
+        return False
+    return previous.configuration.same_as(latest.configuration)
+
+
+def publish(latest: FunctionVersion, in_place: FunctionVersion | None, order: Publish) -> FunctionVersion:
+    """The version that comes of publishing `latest`; `in_place` is the `$LATEST.PUBLISHED` that is there already, if any."""
+    configuration = latest.configuration
+    if order.description is not None:
+        configuration = replace(configuration, description=order.description)
+    if in_place is not None:
+        return apply(in_place, Republished(configuration, order.at, order.revision_id))
+    published = FunctionVersion(
+        function=latest.function,
+        version=order.version,
+        configuration=configuration,
+        state=State.PENDING,
+        state_reason=CREATING,
+        revision_id=order.revision_id,
+        last_modified=order.at,
+    )
+    if not latest.is_managed:
+        return published if latest.is_settling else apply(published, Settled(order.revision_id))
+    if order.version == LATEST_PUBLISHED:
+        return replace(published, update_status=UpdateStatus.IN_PROGRESS, update_reason=CREATING)
+    return published
+
+
+def numbered(version: str) -> bool:
+    """True for the name of an immutable version."""
+    return version.isdigit()
+
+
+def ordinal_of(version: str) -> int:
+    """Place of a version in lists: `$LATEST` -1, `$LATEST.PUBLISHED` 0, then the number."""
+    if version == LATEST:
+        return -1
+    return 0 if version == LATEST_PUBLISHED else int(version)

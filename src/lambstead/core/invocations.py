@@ -1,0 +1,94 @@
+"""Which publication an invocation runs, and what the caller is told when there is none.
+
+The rules of qualifiers on managed functions are those of the reference on managed instances, §2.4 and §4.2: unqualified means
+`$LATEST.PUBLISHED`, `$LATEST` is never invocable, and a version that is not active refuses with 409.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from lambstead.core.aliases import Alias
+from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
+from lambstead.core.errors import InvalidParameterValue, NoPublishedVersion, ResourceNotFound
+from lambstead.core.functions import FunctionVersion, Publication, State, conflict_in_state
+
+MAX_SYNC_SECONDS = 900
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSnapshot:
+    """A function's versions and aliases at one moment: all that routing needs."""
+
+    name: str
+    versions: Mapping[str, FunctionVersion]
+    aliases: Mapping[str, Alias]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What one invocation runs."""
+
+    function: str
+    version: str
+    publication: Publication
+    invoked_arn: str
+    """The ARN the function sees in its context."""
+
+    @property
+    def timeout_ms(self) -> int:
+        """Time the function has: its own timeout, at most 900 s for a waiting caller even where 90 minutes are configured."""
+        return min(self.publication.configuration.timeout_s, MAX_SYNC_SECONDS) * 1000
+
+
+def resolve(snapshot: FunctionSnapshot | None, ref: FunctionRef, realm: Realm, draw: float) -> Target:
+    """The target of an invocation of `ref`; `draw` in [0, 1) picks among an alias's versions. Raises AWS's refusals."""
+    if snapshot is None or LATEST not in snapshot.versions:
+        raise ResourceNotFound(f"Function not found: {realm.function_arn(ref.name, ref.qualifier or LATEST)}")
+    alias = snapshot.aliases.get(ref.qualifier or "")
+    if snapshot.versions[LATEST].is_managed and alias is None and ref.qualifier in (None, LATEST):
+        name = _published_instead(snapshot, ref)
+    else:
+        name = alias.pick(draw) if alias else ref.qualifier or LATEST
+    version = snapshot.versions.get(name)
+    if version is None:
+        raise ResourceNotFound(f"Function not found: {realm.function_arn(ref.name, ref.qualifier or LATEST)}")
+    if version.serving is None or version.state is not State.ACTIVE:
+        raise conflict_in_state(version.state)
+    qualifier = ref.qualifier or (LATEST_PUBLISHED if version.is_managed else None)
+    return Target(snapshot.name, name, version.serving, realm.function_arn(snapshot.name, qualifier))
+
+
+def _published_instead(snapshot: FunctionSnapshot, ref: FunctionRef) -> str:
+    """Where an unqualified invocation of a managed function goes."""
+    if LATEST_PUBLISHED not in snapshot.versions:
+        raise NoPublishedVersion(
+            "The function can't be invoked because no published version exists. For functions with capacity provider "
+            "configuration, either publish a version to $LATEST.PUBLISHED, or specify a published version qualifier."
+        )
+    if ref.qualifier == LATEST:
+        raise InvalidParameterValue(
+            "Functions configured with capacity provider configuration can't be invoked with $LATEST qualifier. "
+            "To invoke this function, specify a published version qualifier or $LATEST.PUBLISHED."
+        )
+    return LATEST_PUBLISHED
+
+
+# --- error documents that the platform writes on behalf of a function ---------------------------------------------------
+
+
+def timed_out(request_id: str, timeout_ms: int) -> tuple[str, bytes]:
+    """Error type and document of an invocation that exceeded the function's timeout."""
+    return _document(
+        "Sandbox.Timedout", f"RequestId: {request_id} Error: Task timed out after {timeout_ms / 1000:.2f} seconds"
+    )
+
+
+def runtime_exited(request_id: str, how: str | None = None) -> tuple[str, bytes]:
+    """Error type and document of an invocation whose worker or runtime died; `how` such as `exit status 1` if known."""
+    story = f"Runtime exited with error: {how}" if how else "Runtime exited without providing a reason"
+    return _document("Runtime.ExitError", f"RequestId: {request_id} Error: {story}")
+
+
+def _document(error_type: str, message: str) -> tuple[str, bytes]:
+    return error_type, json.dumps({"errorType": error_type, "errorMessage": message}).encode()

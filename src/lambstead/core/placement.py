@@ -1,0 +1,105 @@
+"""Where a new environment goes: onto an instance with room, onto a new instance, or nowhere.
+
+Zones come first: an environment goes to the zone that has fewest of its publication, because three environments over three zones are what the
+default is for. Within a zone it fills the fullest instance that still has room, so that others can fall idle and be terminated. A new
+instance is launched only within the provider's vCPU limit; when the best zone cannot have one, any instance with room will do.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+
+from lambstead.core.capacity import CapacityProvider
+from lambstead.core.catalogue import InstanceType, choose
+from lambstead.core.fleet import Fleet, Instance, Phase, PublicationKey
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one environment of a publication needs."""
+
+    key: PublicationKey
+    vcpus: float
+    memory_mb: int
+    slots: int
+
+
+@dataclass(frozen=True, slots=True)
+class OnInstance:
+    instance: Instance
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnNewInstance:
+    type: InstanceType
+    zone: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class Nowhere:
+    """No room, and none can be made. `code` is AWS's StateReasonCode."""
+
+    code: str
+    text: str
+
+
+Placement = OnInstance | OnNewInstance | Nowhere
+
+LIMIT_REACHED = (
+    "MinimumExecutionEnvironments can't be provisioned because CapacityProvider has reached maxVCpuCount limit. "
+    "Increase maxVCpuCount in the CapacityProvider configuration and try again."
+)
+
+
+def place(demand: Demand, provider: CapacityProvider, region: str, fleet: Fleet) -> Placement:
+    """Where the next environment of `demand` goes in `fleet`."""
+    instances = [i for i in fleet.of_provider(provider.name) if i.takes_environments]
+    zones = provider.zones(region)
+    population = _population(demand.key, zones, fleet)
+    best_zone = min(zones, key=lambda zone: (population[zone], zones.index(zone)))
+    roomy = [i for i in instances if has_room(i, demand, fleet)]
+    here = [i for i in roomy if i.zone == best_zone]
+    if here:
+        return OnInstance(
+            _fullest(here, fleet), f"room in {best_zone}, the zone with fewest environments of {demand.key}"
+        )
+    launched = sum(i.type.vcpus for i in fleet.of_provider(provider.name))
+    chosen = choose(provider.requirements, demand.vcpus, demand.memory_mb, provider.scaling.max_vcpus - launched)
+    if chosen is not None:
+        return OnNewInstance(chosen, best_zone, f"no room in {best_zone} for an environment of {demand.key}")
+    if roomy:
+        return OnInstance(_fullest(roomy, fleet), f"no instance can be added in {best_zone}, another zone has room")
+    if choose(provider.requirements, demand.vcpus, demand.memory_mb, vcpu_headroom=1_000_000) is None:
+        return Nowhere(
+            "InsufficientCapacity",
+            f"No instance type that capacity provider {provider.name} allows has room for an execution environment of "
+            f"{demand.vcpus:g} vCPU and {demand.memory_mb} MB.",
+        )
+    return Nowhere("CapacityProviderScalingLimitExceeded", LIMIT_REACHED)
+
+
+def has_room(instance: Instance, demand: Demand, fleet: Fleet) -> bool:
+    """True if the instance takes one more environment of this size beside those it has."""
+    vcpus, memory_mb = _used(instance, fleet)
+    return (
+        instance.takes_environments
+        and vcpus + demand.vcpus <= instance.type.usable_vcpus
+        and memory_mb + demand.memory_mb <= instance.type.usable_memory_mb
+    )
+
+
+def _used(instance: Instance, fleet: Fleet) -> tuple[float, int]:
+    environments = list(fleet.on(instance.id))
+    return sum(e.vcpus for e in environments), sum(e.memory_mb for e in environments)
+
+
+def _fullest(instances: list[Instance], fleet: Fleet) -> Instance:
+    return max(instances, key=lambda i: (_used(i, fleet), i.id))
+
+
+def _population(key: PublicationKey, zones: tuple[str, ...], fleet: Fleet) -> Counter[str]:
+    """Environments of the publication that serve, or will, per zone."""
+    living = (e for e in fleet.running(key) if e.phase in (Phase.STARTING, Phase.READY) and e.is_whole)
+    counted = Counter(fleet.instances[e.instance_id].zone for e in living)
+    return Counter({zone: counted[zone] for zone in zones})

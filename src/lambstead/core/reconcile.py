@@ -1,0 +1,374 @@
+"""What to do next so that what runs becomes what is wanted.
+
+`plan` compares the stored versions with the fleet and returns orders, each with its reason. It remembers nothing: called again on the fleet after
+its orders were carried out it returns no more of them, and called after a crash it orders again whatever is missing. Orders to the fleet
+(launch, start, drain, stop, terminate) are carried out by `control.provisioning`; notes about versions (ready, failed, drained, removed) are
+transactions on the store.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+
+from lambstead.core.capacity import CapacityProvider
+from lambstead.core.catalogue import LAMBDA_OWNED
+from lambstead.core.fleet import Environment, Failure, Fleet, Instance, InstancePhase, Phase, PublicationKey
+from lambstead.core.functions import FunctionVersion, Publication, Reason, State, UpdateStatus
+from lambstead.core.placement import Demand, Nowhere, OnInstance, OnNewInstance, place
+from lambstead.core.scaling import ScalingBounds
+
+# --- orders -----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class LaunchInstance:
+    instance: Instance
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class StartEnvironment:
+    environment: Environment
+    publication: Publication
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class DrainEnvironment:
+    """Admit nothing more; what runs may finish."""
+
+    environment_id: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class StopEnvironment:
+    environment_id: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class TerminateInstance:
+    instance_id: str
+    because: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoteReady:
+    """The publication has as many whole, ready environments as its bounds ask for."""
+
+    key: PublicationKey
+    bounds: ScalingBounds
+
+
+@dataclass(frozen=True, slots=True)
+class NoteFailed:
+    key: PublicationKey
+    reason: Reason
+
+
+@dataclass(frozen=True, slots=True)
+class NoteDrained:
+    """A version that is being deactivated has no environment left."""
+
+    function: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class NoteRemoved:
+    """A version that is being deleted has no environment left."""
+
+    function: str
+    version: str
+
+
+Order = (
+    LaunchInstance
+    | StartEnvironment
+    | DrainEnvironment
+    | StopEnvironment
+    | TerminateInstance
+    | NoteReady
+    | NoteFailed
+    | NoteDrained
+    | NoteRemoved
+)
+
+
+# --- what is wanted -----------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """Numbers that profiles and settings choose."""
+
+    default_minimum: int
+    standard_limit: int
+    """Most environments of standard functions at once."""
+    idle_environment: timedelta
+    """How long a standard environment stays warm."""
+    idle_instance: timedelta
+    """How long an instance without environments is kept."""
+    drain_grace: timedelta
+    """How long a draining environment may go on beyond its function's timeout."""
+    retry_first: timedelta = timedelta(seconds=1)
+    retry_most: timedelta = timedelta(minutes=1)
+
+    def bounds(self, version: FunctionVersion) -> ScalingBounds:
+        """The version's bounds, or the profile's default."""
+        return version.bounds or ScalingBounds(self.default_minimum)
+
+    def may_retry(self, failure: Failure | None, now: datetime) -> bool:
+        """True once the wait after so many failures in a row is over; it doubles up to `retry_most`."""
+        return failure is None or now - failure.at >= self.retry_after(failure)
+
+    def retry_after(self, failure: Failure) -> timedelta:
+        """The wait after the latest of so many failures in a row: none after the first, then doubling."""
+        return min(self.retry_first * ((1 << min(failure.count - 1, 16)) - 1), self.retry_most)
+
+
+@dataclass(frozen=True, slots=True)
+class Desired:
+    """The stored side of the comparison."""
+
+    versions: tuple[FunctionVersion, ...]
+    """Published versions on providers, and standard versions that are in demand or being deleted."""
+    providers: Mapping[str, CapacityProvider]
+    region: str
+    on_demand: Mapping[PublicationKey, int]
+    """Standard publications: invocations that run in or wait for an environment now."""
+
+
+def key_of(version: FunctionVersion, publication: Publication) -> PublicationKey:
+    """The key of a version's publication."""
+    return PublicationKey(version.function, version.version, publication.number)
+
+
+# --- the plan -----------------------------------------------------------------------------------------------------------
+
+
+def plan(desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now: datetime) -> list[Order]:
+    """Everything to do now. `ids` yields fresh ids for instances and environments."""
+    planner = _Planner(desired, fleet, policy, ids, now)
+    planner.run()
+    return planner.orders
+
+
+class _Planner:
+    """One planning: `fleet` changes as orders are given, so that later decisions see earlier ones."""
+
+    def __init__(self, desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now: datetime) -> None:
+        self.desired = desired
+        self.fleet = fleet
+        self.policy = policy
+        self.ids = ids
+        self.now = now
+        self.orders: list[Order] = []
+
+    def run(self) -> None:
+        wanted: set[PublicationKey] = set()
+        for version in self.desired.versions:
+            publications = list(_publications(version))
+            for publication in publications:
+                key = key_of(version, publication)
+                wanted.add(key)
+                if version.is_managed:
+                    self._provide(version, publication)
+                else:
+                    self._provide_on_demand(key, publication)
+            self._note_end(version)
+        self._drain_unwanted(wanted)
+        self._stop_drained()
+        self._terminate_idle()
+
+    # managed functions
+
+    def _provide(self, version: FunctionVersion, publication: Publication) -> None:
+        """Bring one publication to its minimum, replace damaged environments, and note what became of it."""
+        key = key_of(version, publication)
+        bounds = self.policy.bounds(version)
+        count = bounds.minimum
+        running = self.fleet.running(key)
+        whole = [e for e in running if e.is_whole]
+        ready = [e for e in whole if e.is_ready]
+        if publication.number == version.target and len(ready) >= count and _is_waiting(version, bounds):
+            self.orders.append(NoteReady(key, bounds))
+        if len(ready) >= count:
+            self._drain_surplus(running, ready, count)
+        elif self.policy.may_retry(self.fleet.failures.get(key), self.now):
+            for _ in range(count - len(whole)):
+                if not self._start(version, publication):
+                    break
+
+    def _drain_surplus(self, running: list[Environment], ready: list[Environment], count: int) -> None:
+        for environment in running:
+            if environment.slots_lost and environment.is_ready:
+                self._drain(
+                    environment, f"{environment.slots_lost} of its {environment.slots} workers died and it was replaced"
+                )
+        for environment in ready[count:]:
+            self._drain(environment, f"above the {count} environments that are wanted")
+
+    def _start(self, version: FunctionVersion, publication: Publication) -> bool:
+        """Order one environment; False, and perhaps a note of failure, if it can go nowhere."""
+        configuration = publication.configuration
+        assert configuration.managed is not None
+        provider = self.desired.providers[configuration.managed.provider]
+        key = key_of(version, publication)
+        demand = Demand(
+            key, configuration.vcpus_per_environment, configuration.memory_mb, configuration.slots_per_environment
+        )
+        if not self.policy.may_retry(self.fleet.launch_failures.get(provider.name), self.now):
+            return False
+        placement = place(demand, provider, self.desired.region, self.fleet)
+        match placement:
+            case Nowhere(code, text):
+                if publication.number == version.target and _is_waiting(version, self.policy.bounds(version)):
+                    self.orders.append(NoteFailed(key, Reason(code, text)))
+                return False
+            case OnInstance(instance, because):
+                self._order_environment(instance, demand, publication, because)
+            case OnNewInstance(instance_type, zone, because):
+                instance = Instance(f"i-{next(self.ids)}", provider.name, instance_type, zone, self.now)
+                self.fleet = self.fleet.with_instance(instance)
+                self.orders.append(LaunchInstance(instance, because))
+                self._order_environment(instance, demand, publication, because)
+        return True
+
+    # standard functions
+
+    def _provide_on_demand(self, key: PublicationKey, publication: Publication) -> None:
+        """One environment for each invocation that runs or waits, within the limit; idle ones end after a while."""
+        running = [e for e in self.fleet.running(key) if e.is_whole]
+        wanted = self.desired.on_demand.get(key, 0)
+        configuration = publication.configuration
+        demand = Demand(key, configuration.vcpus_per_environment, configuration.memory_mb, slots=1)
+        for _ in range(min(wanted - len(running), self.policy.standard_limit - self._standard_count())):
+            self._order_environment(self._lambda_owned(), demand, publication, "an invocation waits for it")
+        for environment in running[: max(0, len(running) - wanted)]:
+            if _is_idle_since(environment, self.now - self.policy.idle_environment):
+                self._drain(environment, f"not used for {self.policy.idle_environment}")
+
+    def _standard_count(self) -> int:
+        owned = {i.id for i in self.fleet.of_provider(None)}
+        return sum(e.instance_id in owned for e in self.fleet.environments.values())
+
+    def _lambda_owned(self) -> Instance:
+        existing = [i for i in self.fleet.of_provider(None) if i.takes_environments]
+        if existing:
+            return existing[0]
+        instance = Instance(f"i-{next(self.ids)}", None, LAMBDA_OWNED, f"{self.desired.region}a", self.now)
+        self.fleet = self.fleet.with_instance(instance)
+        self.orders.append(LaunchInstance(instance, "a standard function is invoked"))
+        return instance
+
+    # both
+
+    def _order_environment(self, instance: Instance, demand: Demand, publication: Publication, because: str) -> None:
+        environment = Environment(
+            id=f"env-{next(self.ids)}",
+            instance_id=instance.id,
+            key=demand.key,
+            slots=demand.slots,
+            vcpus=demand.vcpus,
+            memory_mb=demand.memory_mb,
+            since=self.now,
+            timeout=timedelta(seconds=publication.configuration.timeout_s),
+        )
+        self.fleet = self.fleet.placed(environment)
+        self.orders.append(StartEnvironment(environment, publication, because))
+
+    def _drain(self, environment: Environment, because: str) -> None:
+        self.fleet = self.fleet.draining(environment.id, self.now)
+        self.orders.append(DrainEnvironment(environment.id, because))
+
+    def _stop(self, environment: Environment, because: str) -> None:
+        self.fleet = self.fleet.phase(environment.id, Phase.STOPPING)
+        self.orders.append(StopEnvironment(environment.id, because))
+
+    def _note_end(self, version: FunctionVersion) -> None:
+        """Notes for versions that are on their way out, once none of their environments is left."""
+        if version.state not in (State.DELETING, State.DEACTIVATING):
+            return
+        of_version = (
+            e
+            for e in self.fleet.environments.values()
+            if (e.key.function, e.key.version) == (version.function, version.version)
+        )
+        if any(of_version):
+            return
+        note = NoteRemoved if version.state is State.DELETING else NoteDrained
+        self.orders.append(note(version.function, version.version))
+
+    def _drain_unwanted(self, wanted: set[PublicationKey]) -> None:
+        for environment in list(self.fleet.environments.values()):
+            if environment.key in wanted:
+                continue
+            if environment.phase is Phase.STARTING:
+                self._stop(environment, "its version is not wanted any more")
+            elif environment.phase is Phase.READY:
+                self._drain(environment, "its version is not wanted any more")
+
+    def _stop_drained(self) -> None:
+        for environment in list(self.fleet.environments.values()):
+            if environment.phase is not Phase.DRAINING:
+                continue
+            draining_for = self.now - (environment.draining_since or self.now)
+            if environment.busy == 0:
+                self._stop(environment, "drained")
+            elif draining_for >= environment.timeout + self.policy.drain_grace:
+                self._stop(environment, f"still busy {draining_for} after it was asked to drain")
+
+    def _terminate_idle(self) -> None:
+        for instance in list(self.fleet.instances.values()):
+            if instance.phase is not InstancePhase.RUNNING or any(self.fleet.on(instance.id)):
+                continue
+            unused = instance.provider is not None and instance.provider not in self.desired.providers
+            if unused or self.now - (instance.idle_since or instance.since) >= self.policy.idle_instance:
+                self.fleet = self.fleet.terminating(instance.id)
+                because = (
+                    "its capacity provider is gone" if unused else f"no environment for {self.policy.idle_instance}"
+                )
+                self.orders.append(TerminateInstance(instance.id, because))
+
+
+def _publications(version: FunctionVersion) -> Iterable[Publication]:
+    """Publications of a version that should have environments: the one that serves and the one that is coming."""
+    if version.state in (State.DELETING, State.DEACTIVATING, State.DEACTIVATED, State.FAILED):
+        return
+    if version.serving is not None:
+        yield version.serving
+    coming = version.serving is None or version.serving.number != version.target
+    if version.is_managed and coming and version.update_status is not UpdateStatus.FAILED:
+        yield version.publication
+
+
+def _is_waiting(version: FunctionVersion, bounds: ScalingBounds) -> bool:
+    """True while somebody waits to hear how provisioning went."""
+    return version.is_settling or version.bounds_requested or version.applied_bounds != bounds
+
+
+def _is_idle_since(environment: Environment, moment: datetime) -> bool:
+    return environment.is_ready and environment.busy == 0 and (environment.used_at or environment.since) <= moment
+
+
+def next_look(fleet: Fleet, policy: Policy, now: datetime) -> timedelta | None:
+    """How soon `plan` could have something new to say although nothing else happens; None if never."""
+    moments = [
+        instance.idle_since + policy.idle_instance for instance in fleet.instances.values() if instance.idle_since
+    ]
+    for environment in fleet.environments.values():
+        if environment.draining_since:
+            moments.append(environment.draining_since + environment.timeout + policy.drain_grace)
+        elif environment.used_at and fleet.instances[environment.instance_id].provider is None:
+            moments.append(environment.used_at + policy.idle_environment)
+    failures = (*fleet.failures.values(), *fleet.launch_failures.values())
+    moments += [failure.at + policy.retry_after(failure) for failure in failures]
+    return min((moment - now for moment in moments if moment > now), default=None)
+
+
+def with_busy(fleet: Fleet, busy: Mapping[str, int]) -> Fleet:
+    """The fleet with the number of running invocations per environment filled in."""
+    environments = {key: replace(e, busy=busy.get(key, 0)) for key, e in fleet.environments.items()}
+    return replace(fleet, environments=environments)

@@ -1,0 +1,152 @@
+"""Invoke, from a function reference to an outcome: route, admit, deliver, settle.
+
+    Invoke → Routes (which publication) → Lane (which slot) → link → environment → link → Lane → caller
+
+One `Invoker` serves all publications of a gateway. Control tells it which environment belongs to which publication before the environment's
+link arrives, and when to drain one; it tells control, through `demand`, how many invocations of standard functions run or wait.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from lambstead.core.admission import Load
+from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.fleet import PublicationKey
+from lambstead.core.invocations import Target, resolve
+from lambstead.dataplane.lane import Lane
+from lambstead.dataplane.outcomes import Invocation, Outcome
+from lambstead.dataplane.routes import Routes
+from lambstead.link.connection import LinkConnection
+from lambstead.link.frames import Frame
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how many may wait."""
+
+    slot_wait_s: float
+    """Managed functions: how long for a slot to come free."""
+    cold_start_wait_s: float
+    """Standard functions: how long for an environment to be started, init included."""
+    max_waiting: int
+    """Invocations in line per publication."""
+
+
+@dataclass(slots=True)
+class _Expected:
+    """An environment that was ordered: where its link will belong."""
+
+    lane: Lane
+    zone: str
+    joined: bool = False
+
+
+class Invoker:
+    """See the module. All methods belong to the event loop of the gateway."""
+
+    def __init__(self, routes: Routes, realm: Realm, limits: Limits, demand_changed: Callable[[], None]) -> None:
+        self._routes = routes
+        self._realm = realm
+        self._limits = limits
+        self._demand_changed = demand_changed
+        self._lanes: dict[PublicationKey, Lane] = {}
+        self._standard: set[PublicationKey] = set()
+        self._expected: dict[str, _Expected] = {}
+
+    # --- callers -------------------------------------------------------------------------------------------------------
+
+    async def resolve(self, ref: FunctionRef) -> Target:
+        """The target of an invocation. Raises what AWS answers when there is none."""
+        snapshot = self._routes.known(ref.name) or await self._routes.snapshot(ref.name)
+        return resolve(snapshot, ref, self._realm, random.random())
+
+    async def invoke(self, target: Target, invocation: Invocation) -> Outcome:
+        """Run one event to its settlement. Raises TooManyRequests when no slot comes free, ServiceFailure when the platform lost it."""
+        key = PublicationKey(target.function, target.version, target.publication.number)
+        lane = self._lanes.get(key) or self._lane(key, managed=target.publication.configuration.managed is not None)
+        return await lane.submit(target, invocation)
+
+    # --- control ---------------------------------------------------------------------------------------------------------
+
+    def expect(self, environment_id: str, key: PublicationKey, zone: str, *, managed: bool) -> None:
+        """An environment is being started; its link will come and name it."""
+        self._expected[environment_id] = _Expected(self._lanes.get(key) or self._lane(key, managed=managed), zone)
+
+    def drain(self, environment_id: str) -> None:
+        """Give the environment nothing more."""
+        expected = self._expected.get(environment_id)
+        if expected is not None:
+            expected.lane.drain(environment_id)
+
+    def forget(self, environment_id: str) -> None:
+        """The environment is over. Its link, if it had one, reports its own end."""
+        expected = self._expected.get(environment_id)
+        if expected is not None and not expected.joined:
+            del self._expected[environment_id]
+            self._drop_if_unused(expected.lane)
+
+    def init_failed(self, environment_id: str, error_type: str, document: bytes) -> None:
+        """An environment failed to initialise: the standard invocation it was started for gets the error as its answer."""
+        expected = self._expected.get(environment_id)
+        if expected is not None and expected.lane.key in self._standard:
+            expected.lane.answer_waiting(error_type, document)
+
+    def demand(self) -> dict[PublicationKey, int]:
+        """Standard publications with invocations that run or wait, and how many."""
+        lanes = (self._lanes[key] for key in self._standard if key in self._lanes)
+        return {lane.key: count for lane in lanes if (count := lane.pool.running + lane.pool.waiting)}
+
+    def loads(self) -> dict[str, Load]:
+        """What every linked environment is doing."""
+        found: dict[str, Load] = {}
+        for lane in self._lanes.values():
+            found.update(lane.pool.loads())
+        return found
+
+    def waiting(self) -> dict[PublicationKey, int]:
+        """Invocations that wait for a slot, per publication."""
+        return {key: lane.pool.waiting for key, lane in self._lanes.items() if lane.pool.waiting}
+
+    # --- links -----------------------------------------------------------------------------------------------------------
+
+    def link_arrived(self, environment_id: str, link: LinkConnection) -> bool:
+        """Take an environment's link; False if nobody ordered such an environment, or it is linked already."""
+        expected = self._expected.get(environment_id)
+        if expected is None or expected.joined:
+            return False
+        expected.joined = True
+        expected.lane.joined(environment_id, expected.zone, link)
+        return True
+
+    def link_frame(self, environment_id: str, frame: Frame) -> None:
+        """A frame of a link that was taken."""
+        self._expected[environment_id].lane.frame_received(environment_id, frame)
+
+    def link_lost(self, environment_id: str) -> None:
+        """A link that was taken ended."""
+        lane = self._expected.pop(environment_id).lane
+        lane.link_lost(environment_id)
+        self._demand_changed()
+        self._drop_if_unused(lane)
+
+    # --- inside ----------------------------------------------------------------------------------------------------------
+
+    def _lane(self, key: PublicationKey, *, managed: bool) -> Lane:
+        limits = self._limits
+        lane = Lane(
+            key,
+            limits.slot_wait_s if managed else limits.cold_start_wait_s,
+            limits.max_waiting,
+            (lambda _: None) if managed else (lambda _: self._demand_changed()),
+            self._demand_changed,
+        )
+        self._lanes[key] = lane
+        if not managed:
+            self._standard.add(key)
+        return lane
+
+    def _drop_if_unused(self, lane: Lane) -> None:
+        if lane.is_unused and not any(e.lane is lane for e in self._expected.values()):
+            self._lanes.pop(lane.key, None)
+            self._standard.discard(lane.key)

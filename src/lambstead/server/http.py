@@ -1,0 +1,99 @@
+"""The listening side of the port: uvicorn's HTTP protocol on our own event loop.
+
+`uvicorn.Server` wakes ten times a second to look at itself; we use its protocol class directly, so an idle server sleeps but for the clock of the
+`Date` header, and stop by telling each connection to finish.
+"""
+
+import asyncio
+import contextlib
+import socket
+from datetime import timedelta
+from email.utils import formatdate
+from typing import Any
+
+from uvicorn import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+KEEP_ALIVE_S = 75
+MAX_HEADER_BYTES = 64 * 1024
+BACKLOG = 4096
+
+
+class PortTaken(Exception):
+    """Another process listens where we should; the message says what to do."""
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """A listening socket; port 0 takes a free one. Raises PortTaken."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        listener.bind((host, port))
+    except OSError as exc:
+        listener.close()
+        raise PortTaken(
+            f"Port {port} of {host} cannot be used: {exc.strerror}. "
+            "Stop what listens there, or choose another port with --port (0 takes a free one)."
+        ) from exc
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+class HttpServer:
+    """Serves one ASGI application on one listening socket."""
+
+    def __init__(self, app: Any) -> None:  # Any: an ASGI application, as uvicorn types it
+        self._config = Config(
+            app,
+            interface="asgi3",
+            proxy_headers=False,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            ws="none",
+            server_header=False,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        )
+        self._config.load()
+        self._state = ServerState()
+        self._server: asyncio.Server | None = None
+        self._clock: asyncio.Task[None] | None = None
+
+    async def start(self, listener: socket.socket) -> None:
+        """Accept connections from now on."""
+        loop = asyncio.get_running_loop()
+        self._clock = asyncio.create_task(self._tick(), name="date header")
+        self._server = await loop.create_server(self._protocol, sock=listener, backlog=BACKLOG)
+
+    def _protocol(self) -> asyncio.Protocol:
+        return HttpToolsProtocol(config=self._config, server_state=self._state, app_state={})
+
+    async def _tick(self) -> None:
+        """Keep the Date header; it needs no better than a second."""
+        while True:
+            self._state.default_headers = [(b"date", formatdate(usegmt=True).encode())]
+            await asyncio.sleep(1)
+
+    async def stop(self, grace: timedelta) -> None:
+        """Accept nothing more, let running requests finish for `grace`, then end what is left."""
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._state.connections):
+            connection.shutdown()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace.total_seconds()):
+                await self._drained()
+        for task in list(self._state.tasks):
+            task.cancel()
+        if self._state.tasks:
+            await asyncio.wait(list(self._state.tasks), timeout=1)
+        if self._clock is not None:
+            self._clock.cancel()
+
+    async def _drained(self) -> None:
+        while self._state.tasks:
+            await asyncio.wait(list(self._state.tasks))

@@ -1,0 +1,119 @@
+"""The read model behind `lambstead status`: providers with their instances and environments, functions, recent decisions."""
+
+from collections.abc import Mapping
+
+from lambstead.config import Settings
+from lambstead.control.provisioning import Provisioning
+from lambstead.core.admission import Load
+from lambstead.core.arn import LATEST
+from lambstead.core.capacity import CapacityProvider
+from lambstead.core.fleet import Environment, Instance
+from lambstead.core.functions import FunctionVersion
+from lambstead.dataplane.invoker import Invoker
+from lambstead.store.port import Reader, Store
+
+ALL = 1_000_000
+STANDARD = "(standard functions)"
+
+
+async def status(
+    settings: Settings, url: str, store: Store, provisioning: Provisioning, invoker: Invoker
+) -> dict[str, object]:
+    """The document of `/_lambstead/status`."""
+
+    def work(reader: Reader) -> tuple[list[CapacityProvider], list[FunctionVersion]]:
+        return list(reader.providers("", ALL)), list(reader.versions(("", -2), ALL))
+
+    providers, versions = await store.read(work)
+    loads = invoker.loads()
+    standard = provisioning.fleet.of_provider(None)
+    documents = [
+        {
+            "name": provider.name,
+            "state": provider.state,
+            "max_vcpus": provider.scaling.max_vcpus,
+            **_capacity(provisioning.fleet.of_provider(provider.name), provisioning, loads),
+        }
+        for provider in providers
+    ]
+    if standard:
+        documents.append(
+            {"name": STANDARD, "state": "Active", "max_vcpus": None, **_capacity(standard, provisioning, loads)}
+        )
+    return {
+        "server": {
+            "url": url,
+            "profile": settings.profile,
+            "region": settings.region,
+            "account": settings.account_id,
+            "data": str(settings.data_dir),
+        },
+        "providers": documents,
+        "functions": _functions(versions),
+        "waiting": {f"{key.function}:{key.version}": count for key, count in invoker.waiting().items()},
+        "decisions": [
+            {"at": decision.at.isoformat(), "what": decision.what, "because": decision.because}
+            for decision in provisioning.decisions
+        ],
+    }
+
+
+def _capacity(instances: list[Instance], provisioning: Provisioning, loads: Mapping[str, Load]) -> dict[str, object]:
+    owned = [instance for instance in instances if instance.provider is not None]
+    return {
+        "vcpus": sum(instance.type.vcpus for instance in owned),
+        "instances": [_instance(instance, provisioning, loads) for instance in instances],
+    }
+
+
+def _instance(instance: Instance, provisioning: Provisioning, loads: Mapping[str, Load]) -> dict[str, object]:
+    return {
+        "id": instance.id,
+        "type": instance.type.name,
+        "zone": instance.zone,
+        "phase": instance.phase,
+        "vcpus": instance.type.vcpus if instance.provider is not None else None,
+        "memory_mb": instance.type.memory_mb if instance.provider is not None else None,
+        "environments": [
+            _environment(environment, provisioning.notes.get(environment.id, ""), loads)
+            for environment in provisioning.fleet.on(instance.id)
+        ],
+    }
+
+
+def _environment(environment: Environment, note: str, loads: Mapping[str, Load]) -> dict[str, object]:
+    load = loads.get(environment.id)
+    return {
+        "id": environment.id,
+        "function": environment.key.function,
+        "version": environment.key.version,
+        "phase": environment.phase,
+        "slots": environment.slots - environment.slots_lost,
+        "busy": load.running if load else 0,
+        "because": note,
+    }
+
+
+def _functions(versions: list[FunctionVersion]) -> list[dict[str, object]]:
+    by_function: dict[str, list[FunctionVersion]] = {}
+    for version in versions:
+        by_function.setdefault(version.function, []).append(version)
+    return [_function(name, group) for name, group in by_function.items()]
+
+
+def _function(name: str, versions: list[FunctionVersion]) -> dict[str, object]:
+    latest = next((version for version in versions if version.version == LATEST), versions[0])
+    managed = latest.configuration.managed
+    return {
+        "name": name,
+        "runtime": latest.configuration.runtime,
+        "provider": managed.provider if managed else None,
+        "versions": [
+            {
+                "version": version.version,
+                "state": version.state,
+                "reason": (reason := version.state_reason or version.update_reason) and reason.text,
+            }
+            for version in versions
+        ],
+    }

@@ -1,0 +1,28 @@
+"""Fixtures that several kinds of tests share."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from tests.harness import RUNTIMES, Server, running
+
+from lambstead.instance.runtimes import catalogue
+
+settings.register_profile("commit", deadline=None)
+settings.register_profile("nightly", deadline=None, max_examples=2000)
+settings.load_profile("commit")
+
+
+@pytest.fixture(scope="session")
+def runtimes() -> Path:
+    """The Python interface client, installed once for all tests and kept between runs."""
+    catalogue.install(RUNTIMES, "python3.13", print)
+    return RUNTIMES
+
+
+@pytest.fixture(scope="module")
+def server(runtimes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """One server for the tests of a module, which keep out of each other's way by the names they use."""
+    with running(tmp_path_factory.mktemp("lambstead") / "data") as server:
+        yield server
