@@ -8,7 +8,6 @@ import asyncio
 import contextlib
 import itertools
 import json
-import os
 import sys
 import textwrap
 import time
@@ -37,7 +36,6 @@ from lambstead.link.messages import (
     Result,
     Slots,
     StartEnvironment,
-    StopAgent,
     StopEnvironment,
     ToAgent,
     decode_control,
@@ -80,7 +78,9 @@ class EnvironmentLink:
     _streams: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _waiting: dict[int, "asyncio.Future[Answer]"] = field(default_factory=dict)
 
-    def send(self, event: Json = None, *, timeout_ms: int = 30_000, payload: bytes | None = None, **head: Any) -> "Invocation":
+    def send(
+        self, event: Json = None, *, timeout_ms: int = 30_000, payload: bytes | None = None, **head: Any
+    ) -> "Invocation":
         """Send one INVOKE; `head` overrides members of the message."""
         stream = next(self._streams)
         request_id = head.pop("request_id", str(uuid.uuid4()))
@@ -169,7 +169,9 @@ class Gateway:
 
     async def begin(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(lambda: LinkConnection(self._frame, self._lost), str(self.socket_path))
+        self._server = await loop.create_unix_server(
+            lambda: LinkConnection(self._frame, self._lost), str(self.socket_path)
+        )
         started = time.monotonic()
         self.process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "lambstead.instance.agent", "--socket", str(self.socket_path)),
@@ -248,9 +250,7 @@ class Gateway:
         self.order(message)
         return await self.message(EnvironmentFailed, message.environment_id)
 
-    async def message(
-        self, kind: type[About], environment_id: str
-    ) -> About:
+    async def message(self, kind: type[About], environment_id: str) -> About:
         """The first message of this kind about this environment."""
 
         def found() -> list[About]:
@@ -324,13 +324,3 @@ def is_alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
         return False
-
-
-def stop_agent(because: str) -> StopAgent:
-    return StopAgent(because)
-
-
-def runtimes_dir_of_tests() -> Path:
-    """Where the tests keep installed interface clients between runs."""
-    configured = os.environ.get("LAMBSTEAD_RUNTIMES_DIR")
-    return Path(configured) if configured else Path(__file__).parents[2] / ".venv" / "runtimes"

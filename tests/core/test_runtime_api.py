@@ -1,0 +1,284 @@
+"""The Runtime API's rules, driven at random against a model that only counts."""
+
+import pytest
+from hypothesis import assume
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.strategies import integers
+
+from lambstead.core.runtime_api import (
+    REMEMBERED_TIMEOUTS,
+    InitProgress,
+    Invocation,
+    Late,
+    Refused,
+    RuntimeApi,
+    Unknown,
+    WorkerId,
+    exit_message,
+    is_initialized,
+    reported_error_type,
+    timed_out_message,
+)
+
+
+class OneConnectionPerWorker(RuleBasedStateMachine):
+    """Workers as AWS's Python client behaves, a gateway that also makes forbidden moves, time that only grows.
+
+    Invariants: no slot is oversold; every accepted invocation is settled exactly once; what the gateway counts is what there is.
+    """
+
+    workers = Bundle("workers")
+
+    @initialize(slots=integers(1, 5))
+    def begin(self, slots: int) -> None:
+        self.slots = slots
+        self.rules = RuntimeApi(slots, worker_per_connection=True)
+        self.now_ms = 0
+        self.counted = 0  # idle slots as the gateway counts them
+        self.opened = False
+        self.next_worker = 0
+        self.next_stream = 0
+        self.accepted: set[int] = set()
+        self.settled: list[int] = []
+        self.running: dict[WorkerId, Invocation] = {}
+        self.timed_out: dict[WorkerId, Invocation] = {}
+        self.parked: set[WorkerId] = set()
+        self.alive: set[WorkerId] = set()
+
+    def told(self) -> None:
+        change = self.rules.take_slots_change()
+        self.counted += change
+        assert self.opened or change == 0
+
+    @rule(target=workers)
+    def start_worker(self) -> WorkerId:
+        # The runtime starts at most one worker per slot.
+        assume(len(self.alive) < self.slots)
+        self.next_worker += 1
+        worker = WorkerId(self.next_worker)
+        self.alive.add(worker)
+        return worker
+
+    @rule()
+    def open(self) -> None:
+        self.opened = True
+        self.rules.open()
+        self.told()
+
+    @rule(worker=workers)
+    def poll(self, worker: WorkerId) -> None:
+        assume(worker in self.alive and worker not in self.parked and worker not in self.running)
+        self.rules.poll(worker)
+        self.parked.add(worker)
+        self.timed_out.pop(worker, None)
+        self.told()
+
+    @rule(timeout=integers(1, 50), reuse=st.booleans())
+    def invoke(self, timeout: int, reuse: bool) -> None:
+        """Sent whatever the gateway counts: with no idle slot, a refusal is the only right answer."""
+        self.next_stream += 1
+        duplicate = next(iter(self.running.values()), None)
+        request_id = duplicate.request_id if reuse and duplicate is not None else f"r{self.next_stream}"
+        invocation = Invocation(self.next_stream, request_id, self.now_ms + timeout, timeout)
+        had_slot = self.counted > 0
+        self.counted -= 1
+        outcome = self.rules.invoke(invocation)
+        if isinstance(outcome, Refused):
+            self.counted += 1
+            assert not had_slot or request_id != f"r{self.next_stream}"
+        else:
+            assert had_slot
+            assert outcome in self.parked
+            self.parked.remove(outcome)
+            self.running[outcome] = invocation
+            self.accepted.add(invocation.stream)
+        self.told()
+
+    @rule(worker=workers, echo=st.booleans())
+    def answer(self, worker: WorkerId, echo: bool) -> None:
+        invocation = self.running.pop(worker, None)
+        assume(invocation is not None)
+        assert invocation is not None
+        outcome = self.rules.answer(invocation.request_id, invocation.stream if echo else None)
+        assert outcome is invocation
+        self.settled.append(invocation.stream)
+        assert isinstance(self.rules.answer(invocation.request_id, invocation.stream), Unknown | Late)
+        self.told()
+
+    @rule(worker=workers)
+    def answer_late(self, worker: WorkerId) -> None:
+        invocation = self.timed_out.get(worker)
+        assume(invocation is not None)
+        assert invocation is not None
+        assert isinstance(self.rules.answer(invocation.request_id, invocation.stream), Late)
+        del self.timed_out[worker]
+        self.told()
+
+    @rule(stream=integers(1, 60))
+    def cancel(self, stream: int) -> None:
+        self.rules.cancel(stream)
+        for invocation in self.running.values():
+            assert not (invocation.stream == stream and not invocation.abandoned)
+        self.told()
+
+    @rule(by=integers(1, 40))
+    def time_passes(self, by: int) -> None:
+        self.now_ms += by
+        due = {w: i for w, i in self.running.items() if i.deadline_ms <= self.now_ms}
+        expired = self.rules.expire(self.now_ms)
+        assert {i.stream for i in expired} == {i.stream for i in due.values()}
+        for worker, invocation in due.items():
+            self.settled.append(invocation.stream)
+            self.timed_out[worker] = self.running.pop(worker)
+        self.told()
+
+    @rule(worker=workers)
+    def kill_worker(self, worker: WorkerId) -> None:
+        assume(worker in self.alive)
+        lost = self.rules.lost(worker)
+        self.alive.discard(worker)
+        self.parked.discard(worker)
+        self.timed_out.pop(worker, None)
+        mine = self.running.pop(worker, None)
+        assert [i.stream for i in lost.aborted] == ([mine.stream] if mine else [])
+        self.settled += [i.stream for i in lost.aborted]
+        self.told()
+
+    @rule(request_id=st.text(max_size=3))
+    def answer_nonsense(self, request_id: str) -> None:
+        assert isinstance(self.rules.answer(request_id, None), Unknown)
+
+    @rule()
+    def end(self) -> None:
+        self.settled += [i.stream for i in self.rules.end()]
+        self.running.clear()
+        self.timed_out.clear()
+        self.parked.clear()
+        self.alive.clear()
+        self.told()
+
+    @invariant()
+    def no_slot_is_oversold(self) -> None:
+        if not hasattr(self, "rules"):
+            return
+        assert self.counted == (len(self.parked) if self.opened else 0)
+        assert len(self.running) + len(self.timed_out) + self.counted <= self.slots
+        assert self.rules.running == len(self.running)
+        assert self.rules.lingering == len(self.timed_out)
+
+    @invariant()
+    def every_accepted_invocation_is_settled_exactly_once(self) -> None:
+        if not hasattr(self, "rules"):
+            return
+        assert len(self.settled) == len(set(self.settled))
+        assert self.accepted == set(self.settled) | {i.stream for i in self.running.values()}
+
+
+TestOneConnectionPerWorker = OneConnectionPerWorker.TestCase
+
+
+def an_invocation(stream: int, request_id: str = "r", deadline_ms: int = 100) -> Invocation:
+    return Invocation(stream, request_id, deadline_ms, 100)
+
+
+def open_rules(slots: int, *, worker_per_connection: bool = False) -> RuntimeApi:
+    rules = RuntimeApi(slots, worker_per_connection=worker_per_connection)
+    rules.open()
+    return rules
+
+
+def test_a_runtime_that_polls_more_often_than_it_has_slots_is_offered_no_more_than_its_slots() -> None:
+    rules = open_rules(2)
+    for number in range(5):
+        rules.poll(WorkerId(number))
+    assert rules.take_slots_change() == 2
+    assert not isinstance(rules.invoke(an_invocation(1, "a")), Refused)
+    assert not isinstance(rules.invoke(an_invocation(2, "b")), Refused)
+    assert isinstance(rules.invoke(an_invocation(3, "c")), Refused)
+    rules.answer("a", None)
+    assert rules.take_slots_change() == 1
+
+
+def test_where_connections_are_not_workers_their_end_aborts_nothing() -> None:
+    rules = open_rules(1)
+    rules.poll(WorkerId(1))
+    rules.invoke(an_invocation(1))
+    assert rules.lost(WorkerId(1)).aborted == ()
+    assert isinstance(rules.answer("r", None), Invocation)
+
+
+def test_a_second_delivery_of_a_request_id_is_not_answered_by_the_first_ones_code() -> None:
+    rules = open_rules(2, worker_per_connection=True)
+    rules.poll(WorkerId(1))
+    rules.invoke(an_invocation(1))
+    rules.expire(100)
+    rules.poll(WorkerId(2))
+    rules.take_slots_change()
+    assert rules.invoke(an_invocation(2, deadline_ms=300)) == WorkerId(2)
+    assert isinstance(rules.answer("r", 1), Late)
+    answered = rules.answer("r", 2)
+    assert isinstance(answered, Invocation)
+    assert answered.stream == 2
+
+
+def test_only_the_last_thousand_timed_out_ids_are_remembered() -> None:
+    rules = open_rules(1, worker_per_connection=True)
+    for number in range(REMEMBERED_TIMEOUTS + 1):
+        rules.poll(WorkerId(1))
+        rules.take_slots_change()
+        rules.invoke(an_invocation(number, f"r{number}", 1))
+        rules.expire(1)
+    rules.poll(WorkerId(1))
+    assert isinstance(rules.answer("r0", None), Unknown)
+    assert isinstance(rules.answer("r1", None), Late)
+
+
+@pytest.mark.parametrize(
+    ("claimed", "init", "reported"),
+    [
+        ("Runtime.ImportModuleError", False, "Runtime.ImportModuleError"),
+        ("Function.Whatever", True, "Function.Whatever"),
+        ("ValueError", False, "Function.Unknown"),
+        ("ValueError", True, "Runtime.Unknown"),
+        ("Runtime.lower", False, "Function.Unknown"),
+        ("Runtime.Sub.Sub", False, "Function.Unknown"),
+        ("", True, "Runtime.Unknown"),
+    ],
+)
+def test_error_types_are_reported_in_the_platforms_form_or_as_unknown(claimed: str, init: bool, reported: str) -> None:
+    assert reported_error_type(claimed, init=init) == reported
+
+
+@pytest.mark.parametrize(
+    ("exit_code", "message"),
+    [
+        (None, "Runtime exited without providing a reason"),
+        (0, "Runtime exited without providing a reason"),
+        (127, "Runtime exited with error: exit status 127"),
+        (-9, "Runtime exited with error: signal: killed"),
+        (-11, "Runtime exited with error: signal: segmentation fault"),
+        (-64, "Runtime exited with error: signal: signal 64"),
+    ],
+)
+def test_the_end_of_a_runtime_is_told_in_awss_words(exit_code: int | None, message: str) -> None:
+    assert exit_message(exit_code) == message
+
+
+def test_a_time_out_is_told_in_awss_words() -> None:
+    assert timed_out_message(1_000) == "Task timed out after 1.00 seconds"
+    assert timed_out_message(2_505) == "Task timed out after 2.50 seconds"
+
+
+@pytest.mark.parametrize(
+    ("progress", "complete"),
+    [
+        (InitProgress(parked=4, expected=4), True),
+        (InitProgress(parked=3, expected=4), False),
+        (InitProgress(parked=3, expected=4, workers_alive=4), False),
+        (InitProgress(parked=3, expected=4, workers_alive=3), True),
+        (InitProgress(parked=0, expected=4, workers_alive=0), False),
+    ],
+)
+def test_init_is_complete_when_all_poll_or_the_rest_is_gone(progress: InitProgress, complete: bool) -> None:
+    assert is_initialized(progress) is complete
