@@ -4,7 +4,6 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -18,8 +17,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-async def capture(tmp_path: Path) -> AsyncIterator[LogCapture]:
-    yield LogCapture(tmp_path / "log", max_sources=8)
+async def capture(tmp_path: Path) -> LogCapture:
+    return LogCapture(tmp_path / "log", max_sources=8)
 
 
 def a_pipe(capture: LogCapture) -> int:
