@@ -33,7 +33,7 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
     @initialize(slots=integers(1, 5))
     def begin(self, slots: int) -> None:
         self.slots = slots
-        self.rules = RuntimeApi(slots, worker_per_connection=True)
+        self.api = RuntimeApi(slots, worker_per_connection=True)
         self.now_ms = 0
         self.counted = 0  # idle slots as the gateway counts them
         self.opened = False
@@ -47,7 +47,7 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
         self.alive: set[WorkerId] = set()
 
     def told(self) -> None:
-        change = self.rules.take_slots_change()
+        change = self.api.take_slots_change()
         self.counted += change
         assert self.opened or change == 0
 
@@ -63,13 +63,13 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
     @rule()
     def open(self) -> None:
         self.opened = True
-        self.rules.open()
+        self.api.open()
         self.told()
 
     @rule(worker=workers)
     def poll(self, worker: WorkerId) -> None:
         assume(worker in self.alive and worker not in self.parked and worker not in self.running)
-        self.rules.poll(worker)
+        self.api.poll(worker)
         self.parked.add(worker)
         self.timed_out.pop(worker, None)
         self.told()
@@ -83,7 +83,7 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
         invocation = Invocation(self.next_stream, request_id, self.now_ms + timeout, timeout)
         had_slot = self.counted > 0
         self.counted -= 1
-        outcome = self.rules.invoke(invocation)
+        outcome = self.api.invoke(invocation)
         if isinstance(outcome, Refused):
             self.counted += 1
             assert not had_slot or request_id != f"r{self.next_stream}"
@@ -100,10 +100,10 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
         invocation = self.running.pop(worker, None)
         assume(invocation is not None)
         assert invocation is not None
-        outcome = self.rules.answer(invocation.request_id, invocation.stream if echo else None)
+        outcome = self.api.answer(invocation.request_id, invocation.stream if echo else None)
         assert outcome is invocation
         self.settled.append(invocation.stream)
-        assert isinstance(self.rules.answer(invocation.request_id, invocation.stream), Unknown | Late)
+        assert isinstance(self.api.answer(invocation.request_id, invocation.stream), Unknown | Late)
         self.told()
 
     @rule(worker=workers)
@@ -111,13 +111,13 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
         invocation = self.timed_out.get(worker)
         assume(invocation is not None)
         assert invocation is not None
-        assert isinstance(self.rules.answer(invocation.request_id, invocation.stream), Late)
+        assert isinstance(self.api.answer(invocation.request_id, invocation.stream), Late)
         del self.timed_out[worker]
         self.told()
 
     @rule(stream=integers(1, 60))
     def cancel(self, stream: int) -> None:
-        self.rules.cancel(stream)
+        self.api.cancel(stream)
         for invocation in self.running.values():
             assert not (invocation.stream == stream and not invocation.abandoned)
         self.told()
@@ -126,7 +126,7 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
     def time_passes(self, by: int) -> None:
         self.now_ms += by
         due = {w: i for w, i in self.running.items() if i.deadline_ms <= self.now_ms}
-        expired = self.rules.expire(self.now_ms)
+        expired = self.api.expire(self.now_ms)
         assert {i.stream for i in expired} == {i.stream for i in due.values()}
         for worker, invocation in due.items():
             self.settled.append(invocation.stream)
@@ -136,7 +136,9 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
     @rule(worker=workers)
     def kill_worker(self, worker: WorkerId) -> None:
         assume(worker in self.alive)
-        lost = self.rules.lost(worker)
+        at_work = worker in self.parked or worker in self.running or worker in self.timed_out
+        lost = self.api.lost(worker)
+        assert lost.was_worker is at_work
         self.alive.discard(worker)
         self.parked.discard(worker)
         self.timed_out.pop(worker, None)
@@ -147,11 +149,11 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
 
     @rule(request_id=st.text(max_size=3))
     def answer_nonsense(self, request_id: str) -> None:
-        assert isinstance(self.rules.answer(request_id, None), Unknown)
+        assert isinstance(self.api.answer(request_id, None), Unknown)
 
     @rule()
     def end(self) -> None:
-        self.settled += [i.stream for i in self.rules.end()]
+        self.settled += [i.stream for i in self.api.end()]
         self.running.clear()
         self.timed_out.clear()
         self.parked.clear()
@@ -160,16 +162,16 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
 
     @invariant()
     def no_slot_is_oversold(self) -> None:
-        if not hasattr(self, "rules"):
+        if not hasattr(self, "api"):
             return
         assert self.counted == (len(self.parked) if self.opened else 0)
         assert len(self.running) + len(self.timed_out) + self.counted <= self.slots
-        assert self.rules.running == len(self.running)
-        assert self.rules.lingering == len(self.timed_out)
+        assert self.api.running == len(self.running)
+        assert self.api.lingering == len(self.timed_out)
 
     @invariant()
     def every_accepted_invocation_is_settled_exactly_once(self) -> None:
-        if not hasattr(self, "rules"):
+        if not hasattr(self, "api"):
             return
         assert len(self.settled) == len(set(self.settled))
         assert self.accepted == set(self.settled) | {i.stream for i in self.running.values()}

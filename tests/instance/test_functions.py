@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from tests.instance.harness import Gateway, eventually
 
-from lambstead.link.messages import EnvironmentFailed, Error, Result
+from lambstead.link.messages import EnvironmentDegraded, EnvironmentFailed, Error, Result
 
 pytestmark = pytest.mark.anyio
 
@@ -264,6 +264,7 @@ async def test_a_time_out_in_managed_mode_keeps_the_slot_until_the_code_is_done(
     go.touch()
     # The late response is refused with 410, which the interface client logs; then the worker polls again.
     await environment.until_slots(2)
+    assert not any(isinstance(message, EnvironmentDegraded) for message in gateway.messages)
     await eventually(lambda: environment.log().count("finished") >= 2, "the late code has printed")
     assert (await environment.invoke()).json == "finished"
     [report] = [
@@ -290,14 +291,15 @@ async def test_a_response_above_six_megabytes_is_an_error_and_the_worker_lives_o
     gateway: Gateway, length: int, fits: bool
 ) -> None:
     """The body is the string and its two quotes."""
-    environment = await gateway.start("def handler(event, context): return 'x' * event")
+    environment = await gateway.start("def handler(event, context): return 'x' * event", max_concurrency=2)
     answer = await environment.invoke(length)
     if fits:
         assert len(answer.payload) == 6_291_556
     else:
         assert answer.head == Error("Function.ResponseSizeTooLarge", "platform")
         assert answer.json["errorType"] == "Function.ResponseSizeTooLarge"
-    await environment.until_slots(1)
+    await environment.until_slots(2)
+    assert not any(isinstance(message, EnvironmentDegraded) for message in gateway.messages)
     assert (await environment.invoke(3)).json == "xxx"
 
 
