@@ -1,9 +1,8 @@
 """The Runtime API's rules, driven at random against a model that only counts."""
 
 import pytest
-from hypothesis import assume
 from hypothesis import strategies as st
-from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import integers
 
 from lambstead.core.runtime_api import (
@@ -21,6 +20,9 @@ from lambstead.core.runtime_api import (
     timed_out_message,
 )
 
+picks = integers(0, 1_000)
+"""Which of the candidates a rule takes: any number, so that no step is wasted on a worker that is gone."""
+
 
 class OneConnectionPerWorker(RuleBasedStateMachine):
     """Workers as AWS's Python client behaves, a gateway that also makes forbidden moves, time that only grows.
@@ -28,12 +30,10 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
     Invariants: no slot is oversold; every accepted invocation is settled exactly once; what the gateway counts is what there is.
     """
 
-    workers = Bundle("workers")
-
-    @initialize(slots=integers(1, 5))
-    def begin(self, slots: int) -> None:
-        self.slots = slots
-        self.api = RuntimeApi(slots, worker_per_connection=True)
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots = 1
+        self.api = RuntimeApi(1, worker_per_connection=True)
         self.now_ms = 0
         self.counted = 0  # idle slots as the gateway counts them
         self.opened = False
@@ -43,22 +43,28 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
         self.settled: list[int] = []
         self.running: dict[WorkerId, Invocation] = {}
         self.timed_out: dict[WorkerId, Invocation] = {}
-        self.parked: set[WorkerId] = set()
-        self.alive: set[WorkerId] = set()
+        self.parked: list[WorkerId] = []
+        self.between: list[WorkerId] = []  # alive, neither parked nor at work
+
+    @initialize(slots=integers(1, 5))
+    def begin(self, slots: int) -> None:
+        self.slots = slots
+        self.api = RuntimeApi(slots, worker_per_connection=True)
+
+    @property
+    def alive(self) -> list[WorkerId]:
+        return [*self.between, *self.parked, *self.running, *self.timed_out]
 
     def told(self) -> None:
         change = self.api.take_slots_change()
         self.counted += change
         assert self.opened or change == 0
 
-    @rule(target=workers)
-    def start_worker(self) -> WorkerId:
-        # The runtime starts at most one worker per slot.
-        assume(len(self.alive) < self.slots)
+    @precondition(lambda self: len(self.alive) < self.slots)  # the runtime starts at most one worker per slot
+    @rule()
+    def start_worker(self) -> None:
         self.next_worker += 1
-        worker = WorkerId(self.next_worker)
-        self.alive.add(worker)
-        return worker
+        self.between.append(WorkerId(self.next_worker))
 
     @rule()
     def open(self) -> None:
@@ -66,60 +72,65 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
         self.api.open()
         self.told()
 
-    @rule(worker=workers)
-    def poll(self, worker: WorkerId) -> None:
-        assume(worker in self.alive and worker not in self.parked and worker not in self.running)
+    @precondition(lambda self: self.between or self.timed_out)
+    @rule(pick=picks)
+    def poll(self, pick: int) -> None:
+        """A worker that timed out may poll without having answered: its code was ended by an exception, say."""
+        worker = _pick([*self.between, *self.timed_out], pick)
         self.api.poll(worker)
-        self.parked.add(worker)
+        if worker in self.between:
+            self.between.remove(worker)
         self.timed_out.pop(worker, None)
+        self.parked.append(worker)
         self.told()
 
     @rule(timeout=integers(1, 50), reuse=st.booleans())
     def invoke(self, timeout: int, reuse: bool) -> None:
         """Sent whatever the gateway counts: with no idle slot, a refusal is the only right answer."""
         self.next_stream += 1
-        duplicate = next(iter(self.running.values()), None)
-        request_id = duplicate.request_id if reuse and duplicate is not None else f"r{self.next_stream}"
+        fresh = f"r{self.next_stream}"
+        duplicate = next(iter(self.running.values()), None) if reuse else None
+        request_id = duplicate.request_id if duplicate is not None else fresh
         invocation = Invocation(self.next_stream, request_id, self.now_ms + timeout, timeout)
         had_slot = self.counted > 0
         self.counted -= 1
         outcome = self.api.invoke(invocation)
         if isinstance(outcome, Refused):
             self.counted += 1
-            assert not had_slot or request_id != f"r{self.next_stream}"
+            assert not had_slot or request_id != fresh
         else:
             assert had_slot
-            assert outcome in self.parked
             self.parked.remove(outcome)
             self.running[outcome] = invocation
             self.accepted.add(invocation.stream)
         self.told()
 
-    @rule(worker=workers, echo=st.booleans())
-    def answer(self, worker: WorkerId, echo: bool) -> None:
-        invocation = self.running.pop(worker, None)
-        assume(invocation is not None)
-        assert invocation is not None
-        outcome = self.api.answer(invocation.request_id, invocation.stream if echo else None)
-        assert outcome is invocation
+    @precondition(lambda self: self.running)
+    @rule(pick=picks, echo=st.booleans())
+    def answer(self, pick: int, echo: bool) -> None:
+        worker = _pick(list(self.running), pick)
+        invocation = self.running.pop(worker)
+        assert self.api.answer(invocation.request_id, invocation.stream if echo else None) is invocation
         self.settled.append(invocation.stream)
         assert isinstance(self.api.answer(invocation.request_id, invocation.stream), Unknown | Late)
+        self.between.append(worker)
         self.told()
 
-    @rule(worker=workers)
-    def answer_late(self, worker: WorkerId) -> None:
-        invocation = self.timed_out.get(worker)
-        assume(invocation is not None)
-        assert invocation is not None
+    @precondition(lambda self: self.timed_out)
+    @rule(pick=picks)
+    def answer_late(self, pick: int) -> None:
+        worker = _pick(list(self.timed_out), pick)
+        invocation = self.timed_out.pop(worker)
         assert isinstance(self.api.answer(invocation.request_id, invocation.stream), Late)
-        del self.timed_out[worker]
+        self.between.append(worker)
         self.told()
 
-    @rule(stream=integers(1, 60))
-    def cancel(self, stream: int) -> None:
-        self.api.cancel(stream)
-        for invocation in self.running.values():
-            assert not (invocation.stream == stream and not invocation.abandoned)
+    @precondition(lambda self: self.running)
+    @rule(pick=picks)
+    def cancel(self, pick: int) -> None:
+        worker = _pick(list(self.running), pick)
+        self.api.cancel(self.running[worker].stream)
+        assert self.running[worker].abandoned
         self.told()
 
     @rule(by=integers(1, 40))
@@ -133,14 +144,15 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
             self.timed_out[worker] = self.running.pop(worker)
         self.told()
 
-    @rule(worker=workers)
-    def kill_worker(self, worker: WorkerId) -> None:
-        assume(worker in self.alive)
-        at_work = worker in self.parked or worker in self.running or worker in self.timed_out
+    @precondition(lambda self: self.alive)
+    @rule(pick=picks)
+    def kill_worker(self, pick: int) -> None:
+        worker = _pick(self.alive, pick)
         lost = self.api.lost(worker)
-        assert lost.was_worker is at_work
-        self.alive.discard(worker)
-        self.parked.discard(worker)
+        assert lost.was_worker is (worker not in self.between)
+        for group in (self.between, self.parked):
+            if worker in group:
+                group.remove(worker)
         self.timed_out.pop(worker, None)
         mine = self.running.pop(worker, None)
         assert [i.stream for i in lost.aborted] == ([mine.stream] if mine else [])
@@ -151,19 +163,15 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
     def answer_nonsense(self, request_id: str) -> None:
         assert isinstance(self.api.answer(request_id, None), Unknown)
 
-    @rule()
-    def end(self) -> None:
+    def teardown(self) -> None:
+        """The environment ends: what still ran is settled now, and nothing is left to give."""
         self.settled += [i.stream for i in self.api.end()]
-        self.running.clear()
-        self.timed_out.clear()
-        self.parked.clear()
-        self.alive.clear()
-        self.told()
+        self.counted += self.api.take_slots_change()
+        assert self.counted == 0
+        assert sorted(self.settled) == sorted(self.accepted)
 
     @invariant()
     def no_slot_is_oversold(self) -> None:
-        if not hasattr(self, "api"):
-            return
         assert self.counted == (len(self.parked) if self.opened else 0)
         assert len(self.running) + len(self.timed_out) + self.counted <= self.slots
         assert self.api.running == len(self.running)
@@ -171,10 +179,12 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
 
     @invariant()
     def every_accepted_invocation_is_settled_exactly_once(self) -> None:
-        if not hasattr(self, "api"):
-            return
         assert len(self.settled) == len(set(self.settled))
         assert self.accepted == set(self.settled) | {i.stream for i in self.running.values()}
+
+
+def _pick(candidates: list[WorkerId], pick: int) -> WorkerId:
+    return candidates[pick % len(candidates)]
 
 
 TestOneConnectionPerWorker = OneConnectionPerWorker.TestCase

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.instance.harness import Gateway, eventually
+from tests.instance.harness import Gateway, Json, eventually
 
 from lambstead.link.messages import EnvironmentDegraded, EnvironmentFailed, Error, Result
 
@@ -35,7 +35,8 @@ MEETING = """
 @MODES
 async def test_a_function_answers_what_it_is_asked(gateway: Gateway, mode: str) -> None:
     environment = await gateway.start(ECHO, mode=mode)
-    for event in ({"käse": "🧀", "n": [1, 2.5, None, True]}, "text", None, [], "x" * 1_000_000):
+    events: list[Json] = [{"käse": "🧀", "n": [1, 2.5, None, True]}, "text", None, [], "x" * 1_000_000]
+    for event in events:
         answer = await environment.invoke(event)
         assert isinstance(answer.head, Result)
         assert answer.head.content_type == "application/json"
