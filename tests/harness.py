@@ -68,7 +68,7 @@ class Server:
     def aws(self) -> "LambdaClient":
         """AWS's client, without its retries: a test wants to see the first answer."""
         config = botocore.config.Config(retries={"max_attempts": 0}, read_timeout=60, max_pool_connections=64)
-        return boto3.client(
+        client: LambdaClient = boto3.client(
             "lambda",
             endpoint_url=self.url,
             region_name="us-east-1",
@@ -76,6 +76,7 @@ class Server:
             aws_secret_access_key="test",
             config=config,
         )
+        return client
 
     def status(self) -> dict[str, Any]:
         """`/_lambstead/status`."""

@@ -34,6 +34,7 @@ from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
 from lambstead.server.http import HttpServer, bind
 from lambstead.server.invocations import GatewayInvocations
+from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.pages import Pages
 from lambstead.server.status import status
 from lambstead.store.packages import DiskPackages
@@ -149,7 +150,7 @@ class Lambstead:
             reset=self._reset,
         )
         self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA})
-        self._http = HttpServer(self._application)
+        self._http = HttpServer(self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm))
         self._looping: asyncio.Task[None] | None = None
 
     @classmethod

@@ -43,13 +43,12 @@ class ProfileDefaults:
     """What a profile decides when nobody says otherwise."""
 
     min_environments: int
-    zone_count: int
     idle_instance: timedelta
 
 
 PROFILES: Final[Mapping[Profile, ProfileDefaults]] = {
-    "dev": ProfileDefaults(min_environments=1, zone_count=1, idle_instance=timedelta(minutes=1)),
-    "faithful": ProfileDefaults(min_environments=3, zone_count=3, idle_instance=timedelta(minutes=5)),
+    "dev": ProfileDefaults(min_environments=1, idle_instance=timedelta(minutes=1)),
+    "faithful": ProfileDefaults(min_environments=3, idle_instance=timedelta(minutes=5)),
 }
 
 
@@ -74,8 +73,6 @@ class Settings:
     secret_access_key: str = field(repr=False)
     min_environments: int
     """Environments of a published version whose scaling config names no minimum."""
-    zone_count: int
-    """Availability zones over which the instances of a capacity provider are spread."""
     slot_wait: timedelta
     """How long an invocation waits for a free slot before it is answered with 429."""
     standard_environments: int
@@ -93,11 +90,6 @@ class Settings:
     def authority(self) -> str:
         """Host and port as they stand in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
-
-    @property
-    def zones(self) -> tuple[str, ...]:
-        """Names of the availability zones, for example `us-east-1a`."""
-        return tuple(f"{self.region}{letter}" for letter in "abcdef"[: self.zone_count])
 
     @classmethod
     def load(cls, environ: Mapping[str, str], home: Path, flags: Mapping[str, object] | None = None) -> "Settings":
@@ -124,7 +116,6 @@ class Settings:
             access_key_id=sources.matching("access_key_id", "lambstead", r"\w{1,128}", "lambstead"),
             secret_access_key=sources.matching("secret_access_key", "lambstead", r"[\w+/=]{1,256}", "lambstead"),
             min_environments=sources.integer("min_environments", defaults.min_environments, 1, MAX_ENVIRONMENTS),
-            zone_count=sources.integer("zone_count", defaults.zone_count, 1, 6),
             slot_wait=sources.duration("slot_wait", timedelta(seconds=2), timedelta(0), timedelta(minutes=1)),
             standard_environments=sources.integer("standard_environments", 100, 1, 10_000),
             idle_environment=sources.duration(

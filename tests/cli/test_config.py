@@ -45,28 +45,21 @@ def test_defaults() -> None:
 
 
 @pytest.mark.parametrize(
-    ("profile", "min_environments", "zones", "idle_instance"),
+    ("profile", "min_environments", "idle_instance"),
     [
-        ("dev", 1, ("eu-west-1a",), timedelta(minutes=1)),
-        ("faithful", 3, ("eu-west-1a", "eu-west-1b", "eu-west-1c"), timedelta(minutes=5)),
+        ("dev", 1, timedelta(minutes=1)),
+        ("faithful", 3, timedelta(minutes=5)),
     ],
 )
-def test_profiles_choose_defaults(
-    profile: str, min_environments: int, zones: tuple[str, ...], idle_instance: timedelta
-) -> None:
+def test_profiles_choose_defaults(profile: str, min_environments: int, idle_instance: timedelta) -> None:
     settings = load({"LAMBSTEAD_REGION": "eu-west-1"}, profile=profile)
-    assert (settings.min_environments, settings.zones, settings.idle_instance) == (
-        min_environments,
-        zones,
-        idle_instance,
-    )
+    assert (settings.min_environments, settings.idle_instance) == (min_environments, idle_instance)
 
 
 def test_a_profile_changes_nothing_that_was_said() -> None:
-    environ = {"LAMBSTEAD_MIN_ENVIRONMENTS": "2", "LAMBSTEAD_ZONE_COUNT": "2", "LAMBSTEAD_IDLE_INSTANCE": "7s"}
+    environ = {"LAMBSTEAD_MIN_ENVIRONMENTS": "2", "LAMBSTEAD_IDLE_INSTANCE": "7s"}
     dev, faithful = (load(environ, profile=profile) for profile in PROFILES)
     assert dev.min_environments == faithful.min_environments == 2
-    assert dev.zones == faithful.zones
     assert dev.idle_instance == faithful.idle_instance == timedelta(seconds=7)
 
 

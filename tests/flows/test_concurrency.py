@@ -3,7 +3,7 @@
 import threading
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
@@ -67,7 +67,7 @@ def test_an_invocation_that_finds_no_slot_in_time_is_throttled_with_the_reason(
         invoke(aws, barrier, event)
     waited = time.monotonic() - asked
     (tmp_path / "open").touch()
-    response = caught.value.response
+    response: Any = caught.value.response
     assert response["Error"]["Code"] == "TooManyRequestsException"
     assert response["ResponseMetadata"]["HTTPStatusCode"] == 429
     assert response["Reason"] == "ConcurrentInvocationLimitExceeded"
@@ -86,7 +86,7 @@ def test_waiting_invocations_are_served_in_order_of_arrival(
     answers: list[tuple[int, Answer]] = []
     threads = []
     for number in range(5):
-        thread = threading.Thread(target=lambda n=number: answers.append((n, invoke(aws, "single", {"s": 0.15}))))  # type: ignore[misc]  # the default binds the loop's value
+        thread = threading.Thread(target=lambda n=number: answers.append((n, invoke(aws, "single", {"s": 0.15}))))
         thread.start()
         threads.append(thread)
         waiting = number

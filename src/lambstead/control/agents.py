@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -18,15 +18,18 @@ from lambstead.link.messages import AgentHello, FromAgent, Hello, ToAgent, decod
 
 log = logging.getLogger(__name__)
 
+L = TypeVar("L")
+"""A link as its taker knows it."""
+
 _hello = msgspec.msgpack.Decoder(Hello)
 
 
-class Links(Protocol):
+class Links(Protocol[L]):
     """Who takes the environments' connections: the invoke path."""
 
-    def link_arrived(self, environment_id: str, link: LinkConnection) -> bool: ...
-    def link_frame(self, environment_id: str, frame: Frame) -> None: ...
-    def link_lost(self, environment_id: str) -> None: ...
+    def link_arrived(self, environment_id: str, connection: LinkConnection, *, is_worker: bool) -> L | None: ...
+    def link_frame(self, link: L, frame: Frame) -> None: ...
+    def link_lost(self, link: L) -> None: ...
 
 
 class Reports(Protocol):
@@ -36,10 +39,10 @@ class Reports(Protocol):
     def agent_disconnected(self, instance_id: str) -> None: ...
 
 
-class Agents:
+class Agents(Generic[L]):
     """The server's side of all agent connections. Give it its `reports` before `listen`."""
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links[L]) -> None:
         self._links = links
         self.reports: Reports | None = None
         self._server: asyncio.Server | None = None
@@ -79,8 +82,9 @@ class Agents:
         try:
             if frame.kind is Kind.HELLO:
                 hello = _hello.decode(frame.head)
-                if hello.version == PROTOCOL_VERSION and self._links.link_arrived(hello.environment_id, connection):
-                    return _EnvironmentPeer(self._links, hello.environment_id)
+                link = self._links.link_arrived(hello.environment_id, connection, is_worker=False)
+                if hello.version == PROTOCOL_VERSION and link is not None:
+                    return _EnvironmentPeer(self._links, link)
             elif frame.kind is Kind.CONTROL:
                 message = decode_control(frame.payload)
                 if isinstance(message, AgentHello) and message.version == PROTOCOL_VERSION:
@@ -114,20 +118,20 @@ class _Peer(Protocol):
     def lost(self) -> None: ...
 
 
-class _EnvironmentPeer:
-    def __init__(self, links: Links, environment_id: str) -> None:
+class _EnvironmentPeer(Generic[L]):
+    def __init__(self, links: Links[L], link: L) -> None:
         self._links = links
-        self._environment_id = environment_id
+        self._link = link
 
     def frame(self, frame: Frame) -> None:
-        self._links.link_frame(self._environment_id, frame)
+        self._links.link_frame(self._link, frame)
 
     def lost(self) -> None:
-        self._links.link_lost(self._environment_id)
+        self._links.link_lost(self._link)
 
 
-class _AgentPeer:
-    def __init__(self, agents: Agents, instance_id: str) -> None:
+class _AgentPeer(Generic[L]):
+    def __init__(self, agents: "Agents[L]", instance_id: str) -> None:
         self._agents = agents
         self._instance_id = instance_id
 
@@ -140,10 +144,10 @@ class _AgentPeer:
         self._agents.disconnected(self._instance_id)
 
 
-class _Arrival:
+class _Arrival(Generic[L]):
     """A connection from accept to end: unknown until its first frame."""
 
-    def __init__(self, agents: Agents) -> None:
+    def __init__(self, agents: "Agents[L]") -> None:
         self._agents = agents
         self._peer: _Peer | None = None
         self._deliver: Callable[[Frame], None] = self._first

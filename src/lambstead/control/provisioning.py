@@ -80,6 +80,7 @@ class Slots(Protocol):
 
     def expect(self, environment_id: str, key: PublicationKey, zone: str, *, managed: bool) -> None: ...
     def drain(self, environment_id: str) -> None: ...
+    def ended(self, environment_id: str, story: str) -> None: ...
     def forget(self, environment_id: str) -> None: ...
     def init_failed(self, environment_id: str, error_type: str, document: bytes) -> None: ...
     def demand(self) -> dict[PublicationKey, int]: ...
@@ -417,6 +418,7 @@ class Provisioning:
             case EnvironmentExited(environment_id, error_type, text):
                 if error_type:
                     self._decide(f"{environment_id} ended", text)
+                    self._slots.ended(environment_id, text)
                 self._environment_gone(environment_id, now, failed=error_type == "Runtime.ExitError")
             case EnvironmentDegraded(environment_id, slots_left):
                 if environment_id in self.fleet.environments:
@@ -442,6 +444,8 @@ class Provisioning:
     def agent_disconnected(self, instance_id: str) -> None:
         """The agent's connection ended: the agent is dead or has to go."""
         instance = self.fleet.instances.get(instance_id)
+        for environment in self.fleet.on(instance_id):
+            self._slots.forget(environment.id)
         if instance is not None and instance.phase is not InstancePhase.TERMINATING:
             task = asyncio.ensure_future(self._terminate(instance_id, "its agent disconnected"))
             self._tasks.add(task)

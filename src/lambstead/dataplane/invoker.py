@@ -6,15 +6,17 @@ One `Invoker` serves all publications of a gateway. Control tells it which envir
 link arrives, and when to drain one; it tells control, through `demand`, how many invocations of standard functions run or wait.
 """
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lambstead.core.admission import Load
 from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.errors import DomainError
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
-from lambstead.dataplane.lane import Lane
+from lambstead.dataplane.lane import Lane, Link, Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.routes import Routes
 from lambstead.link.connection import LinkConnection
@@ -39,7 +41,6 @@ class _Expected:
 
     lane: Lane
     zone: str
-    joined: bool = False
 
 
 class Invoker:
@@ -63,9 +64,29 @@ class Invoker:
 
     async def invoke(self, target: Target, invocation: Invocation) -> Outcome:
         """Run one event to its settlement. Raises TooManyRequests when no slot comes free, ServiceFailure when the platform lost it."""
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+
+        def settle(outcome: Outcome | DomainError) -> None:
+            if future.done():
+                return  # the caller was cancelled
+            if isinstance(outcome, Outcome):
+                future.set_result(outcome)
+            else:
+                future.set_exception(outcome)
+
+        self.submit(target, invocation, settle)
+        return await future
+
+    def resolve_known(self, ref: FunctionRef) -> Target | None:
+        """Like `resolve`, without waiting: None if the function is not in memory. Raises what AWS answers when there is no target."""
+        snapshot = self._routes.known(ref.name)
+        return None if snapshot is None else resolve(snapshot, ref, self._realm, random.random())
+
+    def submit(self, target: Target, invocation: Invocation, settle: Settle) -> None:
+        """Run one event; `settle` hears how it ended, exactly once. Raises TooManyRequests when too many wait already."""
         key = PublicationKey(target.function, target.version, target.publication.number)
         lane = self._lanes.get(key) or self._lane(key, managed=target.publication.configuration.managed is not None)
-        return await lane.submit(target, invocation)
+        lane.submit(target, invocation, settle)
 
     # --- control ---------------------------------------------------------------------------------------------------------
 
@@ -80,11 +101,18 @@ class Invoker:
             expected.lane.drain(environment_id)
 
     def forget(self, environment_id: str) -> None:
-        """The environment is over. Its link, if it had one, reports its own end."""
+        """The environment is over. Where its agent spoke for it, the end of that link says so, after its last words."""
         expected = self._expected.get(environment_id)
-        if expected is not None and not expected.joined:
+        if expected is not None and not expected.lane.has_agent_link(environment_id):
             del self._expected[environment_id]
+            expected.lane.gone(environment_id)
             self._drop_if_unused(expected.lane)
+
+    def ended(self, environment_id: str, story: str) -> None:
+        """The agent says how the environment's runtime ended."""
+        expected = self._expected.get(environment_id)
+        if expected is not None:
+            expected.lane.ended(environment_id, story)
 
     def init_failed(self, environment_id: str, error_type: str, document: bytes) -> None:
         """An environment failed to initialise: the standard invocation it was started for gets the error as its answer."""
@@ -110,25 +138,31 @@ class Invoker:
 
     # --- links -----------------------------------------------------------------------------------------------------------
 
-    def link_arrived(self, environment_id: str, link: LinkConnection) -> bool:
-        """Take an environment's link; False if nobody ordered such an environment, or it is linked already."""
+    def link_arrived(self, environment_id: str, connection: LinkConnection, *, is_worker: bool) -> Link | None:
+        """Take a link into an environment; None if nobody ordered such an environment, or its agent's link is there already."""
         expected = self._expected.get(environment_id)
-        if expected is None or expected.joined:
-            return False
-        expected.joined = True
-        expected.lane.joined(environment_id, expected.zone, link)
-        return True
+        if expected is None or expected.lane.has_agent_link(environment_id):
+            return None
+        link = Link(environment_id, connection, is_worker)
+        expected.lane.joined(link, expected.zone)
+        return link
 
-    def link_frame(self, environment_id: str, frame: Frame) -> None:
+    def link_frame(self, link: Link, frame: Frame) -> None:
         """A frame of a link that was taken."""
-        self._expected[environment_id].lane.frame_received(environment_id, frame)
+        expected = self._expected.get(link.environment_id)
+        if expected is not None:
+            expected.lane.frame_received(link, frame)
 
-    def link_lost(self, environment_id: str) -> None:
+    def link_lost(self, link: Link) -> None:
         """A link that was taken ended."""
-        lane = self._expected.pop(environment_id).lane
-        lane.link_lost(environment_id)
-        self._demand_changed()
-        self._drop_if_unused(lane)
+        expected = self._expected.get(link.environment_id)
+        if expected is None:
+            return
+        expected.lane.link_lost(link)
+        if not link.is_worker:
+            del self._expected[link.environment_id]
+            self._demand_changed()
+            self._drop_if_unused(expected.lane)
 
     # --- inside ----------------------------------------------------------------------------------------------------------
 
