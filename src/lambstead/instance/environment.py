@@ -98,13 +98,7 @@ class Environment:
         self._platform_log: PlatformLog | None = None
         self._folders: list[Path] = []
         self._note = ""
-        self._acquiring: asyncio.Task[InstalledRuntime] | None = None
         self._init_started = 0.0
-
-    @property
-    def is_acquiring(self) -> bool:
-        """Whether child processes of the agent other than the main process are at work: probes and installers."""
-        return self._acquiring is not None and not self._acquiring.done()
 
     @property
     def main_pid(self) -> int | None:
@@ -121,7 +115,7 @@ class Environment:
             init_ms = await self._initialize()
             if init_ms is not None:
                 await self._serve(init_ms)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001
             # Task boundary: an environment that breaks must be reported, or its slots would be promised for ever.
             _log.exception("environment_broke", extra={"environment": self._start.environment_id})
             self._end(
@@ -148,21 +142,18 @@ class Environment:
 
     async def _acquire_runtime(self) -> InstalledRuntime | None:
         """The runtime, installed first if need be; a stop order does not wait for that."""
-        identifier = self._start.runtime
-        work = self._acquiring = asyncio.create_task(
-            asyncio.to_thread(
-                catalogue.install, self._host.runtimes_dir, identifier, lambda text: _log.info("%s", text)
-            )
-        )
-        await asyncio.wait({work, self._ending}, return_when=asyncio.FIRST_COMPLETED)
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(None, _install, self._host.runtimes_dir, self._start.runtime)
+        work.add_done_callback(lambda _: self._progress.set())
+        self._progress.clear()
+        await self._progress.wait()
         if self._ending.done():
-            work.cancel()
             return None
-        try:
-            return work.result()
-        except RuntimeNotAvailable as exc:
-            self._end(_Ending("Runtime.Unknown", str(exc), "InvalidRuntime"))
+        installed = work.result()
+        if isinstance(installed, RuntimeNotAvailable):
+            self._end(_Ending("Runtime.Unknown", str(installed), "InvalidRuntime"))
             return None
+        return installed
 
     async def _prepare(self, runtime: InstalledRuntime) -> RuntimeApiServer | None:
         try:
@@ -384,6 +375,14 @@ class Environment:
             return EnvironmentExited(environment_id, ending.error_type, ending.message)
         document = ending.document or error_document(ending.error_type, ending.message)
         return EnvironmentFailed(environment_id, ending.error_type, document, ending.reason_code)
+
+
+def _install(runtimes_dir: Path, identifier: str) -> InstalledRuntime | RuntimeNotAvailable:
+    """The error is returned and not raised: when a stop order came meanwhile, nobody is left to catch it."""
+    try:
+        return catalogue.install(runtimes_dir, identifier, lambda text: _log.info("%s", text))
+    except RuntimeNotAvailable as exc:
+        return exc
 
 
 def _finish(main: "subprocess.Popen[bytes]", environment_id: str) -> None:
