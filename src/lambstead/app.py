@@ -27,6 +27,7 @@ from lambstead.control.provisioning import Provisioning
 from lambstead.core.arn import Realm
 from lambstead.core.reconcile import Policy
 from lambstead.dataplane.invoker import Invoker, Limits
+from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.drivers.local import LocalDriver
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
@@ -48,8 +49,8 @@ COLD_START_WAIT = timedelta(seconds=30)
 MAX_WAITING = 1000
 """Invocations in line per publication; beyond that they are refused at once."""
 DRAIN_GRACE = timedelta(seconds=30)
-MAX_SOCKET_PATH = 100
-"""Unix socket paths are limited to 107 bytes; a deep data directory gets its socket below the system's temporary folder."""
+MAX_SOCKET_FOLDER = 75
+"""Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""
 
 
 class ServerAlreadyRunning(Exception):
@@ -106,10 +107,12 @@ class Lambstead:
             lambda instance_id: kill_strays(INSTANCE_VARIABLE, instance_id),
         )
         self.loop = Loop("provisioning", self._reconcile, settings.instance_poll)
+        self.records = PlatformRecords()
         self.invoker = Invoker(
             Routes(store),
             realm,
             Limits(settings.slot_wait.total_seconds(), COLD_START_WAIT.total_seconds(), MAX_WAITING),
+            self.records,
             self.loop.poke,
         )
         self.agents = Agents(self.invoker)
@@ -119,6 +122,7 @@ class Lambstead:
             driver=self.driver,
             agents=self.agents,
             slots=self.invoker,
+            records=self.records,
             realm=realm,
             policy=Policy(
                 default_minimum=settings.min_environments,
@@ -129,6 +133,7 @@ class Lambstead:
             ),
             logs=_folder(data / "logs"),
             endpoint_url=self.url,
+            workers_on_link=settings.runtime_client == "link",
             poke=self.loop.poke,
         )
         self.agents.reports = self.provisioning
@@ -177,6 +182,7 @@ class Lambstead:
             await asyncio.wait([self._looping])
         await self.driver.close()
         await self.agents.close()
+        self.records.write_now()
         await self.store.close()
         self._socket.unlink(missing_ok=True)
 
@@ -206,9 +212,9 @@ def _folder(path: Path) -> Path:
 
 
 def _socket_path(data: Path) -> Path:
-    path = _folder(data / "run") / "agents.sock"
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
-        return path
+    folder = _folder(data / "run")
+    if len(os.fsencode(folder)) <= MAX_SOCKET_FOLDER:
+        return folder / "agents.sock"
     import hashlib
     import tempfile
 

@@ -91,7 +91,7 @@ class EnvironmentLink:
         answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self._waiting[stream] = answer
         self.slots -= 1
-        self.link.send(Kind.INVOKE, stream, msgspec.msgpack.encode(message), body)
+        self.link.send(Kind.INVOKE, stream, msgspec.json.encode(message), body)
         return Invocation(stream, request_id, answer)
 
     async def invoke(self, event: Json = None, **options: Any) -> Answer:
@@ -123,16 +123,16 @@ class EnvironmentLink:
     def frame(self, frame: Frame) -> None:
         match frame.kind:
             case Kind.SLOTS:
-                change = msgspec.msgpack.decode(frame.head, type=Slots).change
+                change = msgspec.json.decode(frame.head, type=Slots).change
                 self.slots += change
                 self.slot_changes.append(change)
             case Kind.RESULT:
-                self._settle(frame, msgspec.msgpack.decode(frame.head, type=Result))
+                self._settle(frame, msgspec.json.decode(frame.head, type=Result))
             case Kind.ERROR:
-                self._settle(frame, msgspec.msgpack.decode(frame.head, type=Error))
+                self._settle(frame, msgspec.json.decode(frame.head, type=Error))
             case Kind.REJECT:
                 self.slots += 1
-                self._settle(frame, msgspec.msgpack.decode(frame.head, type=Reject))
+                self._settle(frame, msgspec.json.decode(frame.head, type=Reject))
             case other:
                 raise AssertionError(f"an executor sent {other!r}")
 
@@ -284,7 +284,7 @@ class Gateway:
             self.control = link
             self.messages.append(decode_control(frame.payload))
         elif frame.kind is Kind.HELLO:
-            environment_id = msgspec.msgpack.decode(frame.head, type=Hello).environment_id
+            environment_id = msgspec.json.decode(frame.head, type=Hello).environment_id
             environment = EnvironmentLink(self, environment_id, link, self.folder / f"{environment_id}.log")
             self._roles[link] = self.links[environment_id] = environment
         else:

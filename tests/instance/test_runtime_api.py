@@ -33,12 +33,16 @@ class Life:
     init_failures: list[tuple[str, str]] = field(default_factory=list)
     workers_left: list[int] = field(default_factory=list)
     timed_out: list[str] = field(default_factory=list)
+    dropped: int = 0
 
     def poll_parked(self) -> None:
         self.parked += 1
 
     def init_failed(self, error_type: str, document: str) -> None:
         self.init_failures.append((error_type, document))
+
+    def connection_dropped(self) -> None:
+        self.dropped += 1
 
     def worker_lost(self, workers_left: int) -> None:
         self.workers_left.append(workers_left)
@@ -129,10 +133,10 @@ class Bench:
         self, stream: int, request_id: str, payload: bytes = b"{}", *, timeout_ms: int = 60_000, **head: str
     ) -> None:
         message = Invoke(request_id, int(time.time() * 1000) + timeout_ms, timeout_ms, ARN, **head)
-        self.gateway.send(Kind.INVOKE, stream, msgspec.msgpack.encode(message), payload)
+        self.gateway.send(Kind.INVOKE, stream, msgspec.json.encode(message), payload)
 
     async def slots(self) -> int:
-        return msgspec.msgpack.decode((await self.frame(Kind.SLOTS)).head, type=Slots).change
+        return msgspec.json.decode((await self.frame(Kind.SLOTS)).head, type=Slots).change
 
     async def frame(self, kind: Kind) -> Frame:
         frame = await self.frames.get()
@@ -141,7 +145,7 @@ class Bench:
 
     async def error(self) -> tuple[Error, Frame]:
         frame = await self.frame(Kind.ERROR)
-        return msgspec.msgpack.decode(frame.head, type=Error), frame
+        return msgspec.json.decode(frame.head, type=Error), frame
 
     async def end(self) -> None:
         for client in self.clients:
@@ -231,7 +235,7 @@ async def test_a_response_becomes_a_result_and_the_next_poll_a_slot() -> None:
         assert (accepted.status, accepted.json) == (202, {"status": "OK"})
         frame = await table.frame(Kind.RESULT)
         assert (frame.stream, frame.payload) == (5, b'"done"')
-        assert msgspec.msgpack.decode(frame.head, type=Result).content_type == "text/x"
+        assert msgspec.json.decode(frame.head, type=Result).content_type == "text/x"
         client.send("GET", NEXT)
         assert await table.slots() == 1
 
@@ -461,7 +465,7 @@ async def test_an_idle_worker_that_dies_takes_its_slot_along_and_an_event_on_its
         table.invoke(9, "id-1")
         frame = await table.frame(Kind.REJECT)
         assert frame.stream == 9
-        assert msgspec.msgpack.decode(frame.head, type=Reject).because
+        assert msgspec.json.decode(frame.head, type=Reject).because
 
 
 async def test_a_worker_that_dies_at_work_fails_its_invocation_and_no_other() -> None:

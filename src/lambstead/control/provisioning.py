@@ -36,6 +36,7 @@ from lambstead.core.functions import (
     Settled,
     State,
 )
+from lambstead.core.platform_records import LogOf
 from lambstead.core.reconcile import (
     Desired,
     DrainEnvironment,
@@ -70,6 +71,8 @@ log = logging.getLogger(__name__)
 MANAGED_INIT_LEAST = timedelta(seconds=130)
 MANAGED_INIT_MOST = timedelta(seconds=900)
 STANDARD_INIT = timedelta(seconds=10)
+LINK_RUNTIMES = ("python3.",)
+"""Runtimes whose workers can speak the link themselves; the others have their agent speak it for them."""
 MAX_DECISIONS = 200
 """Decisions kept for `status`; older ones are in the log."""
 ALL = 1_000_000
@@ -87,11 +90,20 @@ class Slots(Protocol):
     def loads(self) -> dict[str, Load]: ...
 
 
+class Records(Protocol):
+    """Who writes platform records of invocations that do not pass through an agent."""
+
+    def opened(self, environment_id: str, to: LogOf) -> None: ...
+    def closed(self, environment_id: str) -> None: ...
+
+
 class Orders(Protocol):
     """The way to an instance's agent."""
 
     def send(self, instance_id: str, message: ToAgent) -> None: ...
     def forget(self, instance_id: str) -> None: ...
+    async def open_door(self, environment_id: str) -> Path: ...
+    def close_door(self, environment_id: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +136,12 @@ class Provisioning:
         driver: Driver,
         agents: Orders,
         slots: Slots,
+        records: Records,
         realm: Realm,
         policy: Policy,
         logs: Path,
         endpoint_url: str,
+        workers_on_link: bool,
         poke: Callable[[], None],
     ) -> None:
         self._store = store
@@ -135,6 +149,8 @@ class Provisioning:
         self._driver = driver
         self._agents = agents
         self._slots = slots
+        self._records = records
+        self._workers_on_link = workers_on_link
         self._realm = realm
         self._policy = policy
         self._logs = logs
@@ -333,6 +349,13 @@ class Provisioning:
         self._slots.expect(environment.id, environment.key, instance.zone, managed=managed)
         code = await self._packages.unpacked(publication.configuration.code)
         order = self._start_message(environment, publication, code)
+        if managed and self._workers_on_link and publication.configuration.runtime.startswith(LINK_RUNTIMES):
+            door = await self._agents.open_door(environment.id)
+            order = msgspec.structs.replace(order, link_path=str(door))
+            self._records.opened(
+                environment.id,
+                LogOf(Path(order.log_path), order.function_version, order.function_arn, order.system_log_level),
+            )
         self._decide(f"start {environment.id} for {environment.key} on {instance.id}", because)
         self._agents.send(instance.id, order)
 
@@ -466,6 +489,8 @@ class Provisioning:
     def _forget_environments(self, environment_ids: Iterable[str]) -> None:
         for environment_id in environment_ids:
             self._slots.forget(environment_id)
+            self._agents.close_door(environment_id)
+            self._records.closed(environment_id)
             self._served.pop(environment_id, None)
             self.notes.pop(environment_id, None)
             self.environment_logs.pop(environment_id, None)

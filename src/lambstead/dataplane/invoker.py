@@ -18,6 +18,7 @@ from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
 from lambstead.dataplane.lane import Lane, Link, Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
+from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
@@ -46,10 +47,18 @@ class _Expected:
 class Invoker:
     """See the module. All methods belong to the event loop of the gateway."""
 
-    def __init__(self, routes: Routes, realm: Realm, limits: Limits, demand_changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        realm: Realm,
+        limits: Limits,
+        records: PlatformRecords,
+        demand_changed: Callable[[], None],
+    ) -> None:
         self._routes = routes
         self._realm = realm
         self._limits = limits
+        self._records = records
         self._demand_changed = demand_changed
         self._lanes: dict[PublicationKey, Lane] = {}
         self._standard: set[PublicationKey] = set()
@@ -174,6 +183,7 @@ class Invoker:
             limits.max_waiting,
             (lambda _: None) if managed else (lambda _: self._demand_changed()),
             self._demand_changed,
+            self._records,
         )
         self._lanes[key] = lane
         if not managed:

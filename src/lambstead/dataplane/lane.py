@@ -21,8 +21,10 @@ from lambstead.core.admission import Granted, LineFull, Pool, Waiting
 from lambstead.core.errors import DomainError, ServiceFailure, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target
+from lambstead.core.platform_records import InvocationStatus
 from lambstead.core.runtime_api import error_document, exit_message, timed_out_message
 from lambstead.dataplane.outcomes import Invocation, Outcome
+from lambstead.dataplane.records import PlatformRecords
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
 from lambstead.link.messages import Error, Invoke, Reject, Result, Slots
@@ -37,11 +39,11 @@ LAST_WORDS_S = 0.25
 Settle = Callable[[Outcome | DomainError], None]
 """Told how an invocation ended, exactly once, on the event loop."""
 
-_slots = msgspec.msgpack.Decoder(Slots)
-_result = msgspec.msgpack.Decoder(Result)
-_error = msgspec.msgpack.Decoder(Error)
-_reject = msgspec.msgpack.Decoder(Reject)
-_encode = msgspec.msgpack.Encoder().encode
+_slots = msgspec.json.Decoder(Slots)
+_result = msgspec.json.Decoder(Result)
+_error = msgspec.json.Decoder(Error)
+_reject = msgspec.json.Decoder(Reject)
+_encode = msgspec.json.Encoder().encode
 
 
 @dataclass(slots=True, eq=False)
@@ -65,6 +67,8 @@ class Running:
     invocation: Invocation
     settle: Settle
     link: Link | None = None
+    began: float = 0.0
+    """When it was delivered, on the loop's clock."""
     due: float = 0.0
     """When it is too late, on the loop's clock."""
 
@@ -90,6 +94,8 @@ class Lane:
     """Called when an invocation starts to wait, so that environments can be started where that is how they start."""
     drained: Callable[[], None]
     """Called when a draining environment has finished its last invocation."""
+    records: PlatformRecords
+    """Where starts and ends of what workers run are recorded; agents record what goes through them."""
     pool: Pool = field(init=False)
     loop: asyncio.AbstractEventLoop = field(init=False)
     _environments: dict[str, _Environment] = field(default_factory=dict)
@@ -240,7 +246,10 @@ class Lane:
             "",
             invocation.tenant_id,
         )
-        running.due = self.loop.time() + timeout_ms / 1000 + (0.0 if link.is_worker else SILENCE_GRACE_S)
+        running.began = self.loop.time()
+        running.due = running.began + timeout_ms / 1000 + (0.0 if link.is_worker else SILENCE_GRACE_S)
+        if link.is_worker:
+            self.records.started(environment_id, invocation.request_id)
         self._due[running.ticket] = running
         if self._deadline is None:
             self._deadline = self.loop.call_at(running.due, self._deadline_passed)
@@ -256,6 +265,8 @@ class Lane:
         self._finished(link.environment_id)
         if ticket in self._alive:  # else it was settled before, by its deadline
             error_type = _error.decode(frame.head).error_type if is_error else ""
+            if link.is_worker:
+                self._record(self._alive[ticket], "error" if is_error else "success", error_type)
             self._settle(ticket, Outcome(frame.payload, self.key.version, link.environment_id, is_error, error_type))
 
     def _rejected(self, link: Link, frame: Frame) -> None:
@@ -295,7 +306,14 @@ class Lane:
                 self._finished(link.environment_id)
         link.running.clear()
 
+    def _record(self, running: Running, status: InvocationStatus, error_type: str = "") -> None:
+        link = running.link
+        if link is not None:
+            duration = self.loop.time() - running.began
+            self.records.ended(link.environment_id, running.invocation.request_id, status, duration, error_type)
+
     def _exit_outcome(self, running: Running, story: str | None) -> Outcome:
+        self._record(running, "failure", "Runtime.ExitError")
         return self._platform_error(running, "Runtime.ExitError", story or exit_message(None))
 
     def _platform_error(self, running: Running, error_type: str, story: str) -> Outcome:
@@ -322,6 +340,7 @@ class Lane:
         link = running.link
         assert link is not None
         if link.is_worker:
+            self._record(running, "timeout")
             return self._platform_error(running, "Sandbox.Timedout", timed_out_message(running.target.timeout_ms))
         log.error("invocation-unanswered", extra={"environment": link.environment_id, "lane": str(self.key)})
         return ServiceFailure(f"The execution environment {link.environment_id} does not answer.")
