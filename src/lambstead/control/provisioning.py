@@ -293,8 +293,8 @@ class Provisioning:
             case TerminateInstance(instance_id, because):
                 if instance_id in self.fleet.instances:
                     await self._terminate(instance_id, because)
-            case NoteReady(key, bounds):
-                ready = CapacityReady(key.number, bounds, _fresh_revision())
+            case NoteReady(key, bounds, asked):
+                ready = CapacityReady(key.number, bounds, _fresh_revision(), asked)
                 await self._change(key.function, key.version, lambda v: functions.apply(v, ready))
                 self._poke()
             case NoteFailed(key, reason):

@@ -59,6 +59,8 @@ class NoteReady:
 
     key: PublicationKey
     bounds: ScalingBounds
+    asked: ScalingBounds | None
+    """The version's own bounds, which `bounds` come from; None for the defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,8 +194,8 @@ class _Planner:
         running = self.fleet.running(key)
         whole = [e for e in running if e.is_whole]
         ready = [e for e in whole if e.is_ready]
-        if publication.number == version.target and len(ready) >= count and _is_waiting(version, bounds):
-            self.orders.append(NoteReady(key, bounds))
+        if publication.number == version.awaited and len(ready) >= count and _is_waiting(version, bounds):
+            self.orders.append(NoteReady(key, bounds, version.bounds))
         if len(ready) >= count:
             self._drain_surplus(running, ready, count)
         elif self.policy.may_retry(self.fleet.failures.get(key), self.now):
