@@ -287,6 +287,8 @@ class Provisioning:
                     self.fleet = self.fleet.draining(environment_id, datetime.now(UTC))
                     self._slots.drain(environment_id)
                     self._decide(f"drain {environment_id}", because)
+                    # Whether anything runs in it can be relied on only now that it gets nothing more.
+                    self._poke()
             case StopEnvironment(environment_id, because):
                 if self._phase(environment_id, Phase.STOPPING):
                     self._stop(environment_id, because)
