@@ -35,7 +35,9 @@ def standard(**changes: Any) -> Configuration:  # Any: members of Configuration
     return replace(blank, **changes)
 
 
-def managed(provider: str = "cp", slots: int = 16, ratio: float = 2.0, **changes: Any) -> Configuration:  # Any: see above
+def managed(
+    provider: str = "cp", slots: int = 16, ratio: float = 2.0, **changes: Any
+) -> Configuration:  # Any: see above
     """A managed function's configuration: 2 GiB, one vCPU."""
     blank = standard(
         logging=Logging("JSON", "/aws/lambda/f", "INFO", "INFO"),
@@ -83,7 +85,9 @@ def serving(configuration: Configuration, version: str = LATEST_PUBLISHED, **cha
     return replace(active, **changes)
 
 
-def provider(name: str = "cp", subnets: int = 3, max_vcpus: int = 400, **changes: Any) -> CapacityProvider:  # Any: see above
+def provider(
+    name: str = "cp", subnets: int = 3, max_vcpus: int = 400, **changes: Any
+) -> CapacityProvider:  # Any: see above
     """An active capacity provider over `subnets` zones."""
     blank = CapacityProvider(
         name=name,

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from tests.samples import AT, created, latest, managed, published, serving, standard
 
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
 from lambstead.core.errors import DomainError, IllegalTransition, PreconditionFailed, ResourceConflict
@@ -40,7 +41,6 @@ from lambstead.core.functions import (
     refuse_while_settling,
 )
 from lambstead.core.scaling import ScalingBounds
-from tests.samples import AT, created, latest, managed, published, serving, standard
 
 LATER = "2026-11-21T11:00:00.000+0000"
 NEWER = managed(timeout_s=9)
@@ -156,9 +156,7 @@ def told(version: FunctionVersion) -> tuple[object, ...]:
             (State.DEACTIVATING, None, UpdateStatus.SUCCESSFUL, None),
             id="bounds-off",
         ),
-        pytest.param(
-            DEACTIVATING, Drained(), (State.DEACTIVATED, None, UpdateStatus.SUCCESSFUL, None), id="drained"
-        ),
+        pytest.param(DEACTIVATING, Drained(), (State.DEACTIVATED, None, UpdateStatus.SUCCESSFUL, None), id="drained"),
         pytest.param(
             DEACTIVATED,
             BoundsRequested(ONE),
@@ -316,9 +314,7 @@ def test_deactivated_bounds_are_applied_bounds() -> None:
         (publish(latest(NEWER), ACTIVE, Publish(LATEST_PUBLISHED, AT, "r")), State.ACTIVE, UpdateStatus.IN_PROGRESS),
     ],
 )
-def test_the_state_of_a_new_version(
-    version: FunctionVersion, state: State, update_status: UpdateStatus | None
-) -> None:
+def test_the_state_of_a_new_version(version: FunctionVersion, state: State, update_status: UpdateStatus | None) -> None:
     assert (version.state, version.update_status) == (state, update_status)
     assert version.state_reason == (CREATING if state is State.PENDING else None)
 
@@ -358,8 +354,20 @@ def test_publications_of_a_function_made_anew_are_not_those_of_the_one_deleted()
 
 @pytest.mark.parametrize(
     ("name", "is_number"),
-    [("1", True), ("120", True), ("0", False), ("01", False), ("²", False), ("٣", False), ("9" * 19, False)]
-    + [(LATEST, False), (LATEST_PUBLISHED, False), ("live", False), ("", False), ("1\n", False)],
+    [
+        ("1", True),
+        ("120", True),
+        ("0", False),
+        ("01", False),
+        ("²", False),
+        ("٣", False),
+        ("9" * 19, False),
+        (LATEST, False),
+        (LATEST_PUBLISHED, False),
+        ("live", False),
+        ("", False),
+        ("1\n", False),
+    ],
 )
 def test_only_plain_positive_numbers_name_numbered_versions(name: str, is_number: bool) -> None:
     assert numbered(name) is is_number

@@ -7,7 +7,7 @@ and to rest at what was asked for.
 
 import itertools
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
@@ -16,6 +16,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.samples import AT, latest, managed, provider, published, serving, standard
 
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
 from lambstead.core.capacity import CapacityProvider
@@ -54,7 +55,6 @@ from lambstead.core.reconcile import (
     plan,
 )
 from lambstead.core.scaling import ScalingBounds
-from tests.samples import AT, latest, managed, provider, published, serving, standard
 
 START = datetime(2026, 11, 21, 10, tzinfo=UTC)
 POLICY = Policy(
@@ -588,13 +588,14 @@ def test_an_environment_never_goes_back(before: Phase, after: Phase) -> None:
 def test_what_is_not_there_cannot_change() -> None:
     empty = Fleet()
     assert empty.instance_gone("i", START) == empty.environment_gone("e", START, failed=True) == empty
-    for change in (
+    changes: list[Callable[[], Fleet]] = [
         lambda: empty.instance_running("i"),
         lambda: empty.terminating("i"),
         lambda: empty.environment_ready("e", START),
         lambda: empty.environment_degraded("e", 0),
         lambda: empty.draining("e", START),
-    ):
+    ]
+    for change in changes:
         with pytest.raises(IllegalTransition, match="there is no"):
             change()
 
