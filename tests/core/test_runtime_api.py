@@ -7,6 +7,7 @@ from hypothesis.strategies import integers
 
 from lambstead.core.runtime_api import (
     REMEMBERED_TIMEOUTS,
+    Connections,
     InitProgress,
     Invocation,
     Late,
@@ -33,7 +34,7 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.slots = 1
-        self.api = RuntimeApi(1, worker_per_connection=True)
+        self.api = RuntimeApi(1, Connections.WORKERS)
         self.now_ms = 0
         self.counted = 0  # idle slots as the gateway counts them
         self.opened = False
@@ -49,7 +50,7 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
     @initialize(slots=integers(1, 5))
     def begin(self, slots: int) -> None:
         self.slots = slots
-        self.api = RuntimeApi(slots, worker_per_connection=True)
+        self.api = RuntimeApi(slots, Connections.WORKERS)
 
     @property
     def alive(self) -> list[WorkerId]:
@@ -194,8 +195,8 @@ def an_invocation(stream: int, request_id: str = "r", deadline_ms: int = 100) ->
     return Invocation(stream, request_id, deadline_ms, 100)
 
 
-def open_rules(slots: int, *, worker_per_connection: bool = False) -> RuntimeApi:
-    rules = RuntimeApi(slots, worker_per_connection=worker_per_connection)
+def open_rules(slots: int, connections: Connections = Connections.ANONYMOUS) -> RuntimeApi:
+    rules = RuntimeApi(slots, connections)
     rules.open()
     return rules
 
@@ -221,7 +222,7 @@ def test_where_connections_are_not_workers_their_end_aborts_nothing() -> None:
 
 
 def test_a_second_delivery_of_a_request_id_is_not_answered_by_the_first_ones_code() -> None:
-    rules = open_rules(2, worker_per_connection=True)
+    rules = open_rules(2, Connections.WORKERS)
     rules.poll(WorkerId(1))
     rules.invoke(an_invocation(1))
     rules.expire(100)
@@ -235,7 +236,7 @@ def test_a_second_delivery_of_a_request_id_is_not_answered_by_the_first_ones_cod
 
 
 def test_only_the_last_thousand_timed_out_ids_are_remembered() -> None:
-    rules = open_rules(1, worker_per_connection=True)
+    rules = open_rules(1, Connections.WORKERS)
     for number in range(REMEMBERED_TIMEOUTS + 1):
         rules.poll(WorkerId(1))
         rules.take_slots_change()

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from lambstead.core.runtime_api import MAX_ERROR_BYTES, MAX_RESPONSE_BYTES
+from lambstead.core.runtime_api import MAX_ERROR_BYTES, MAX_RESPONSE_BYTES, Connections
 from lambstead.instance.platform_log import PlatformLog
 from lambstead.instance.runtime_api import RuntimeApiServer
 from lambstead.link.connection import LinkConnection
@@ -100,7 +100,8 @@ class Bench:
         self.log: list[str] = []
         start = _start_message("managed-instances" if managed else "on-demand")
         log = PlatformLog(start, "python:3.13.0", self.log.append)
-        self.api = RuntimeApiServer(slots, self.life, log, lambda: None, worker_per_connection=managed)
+        connections = Connections.WORKERS if managed else Connections.ANONYMOUS
+        self.api = RuntimeApiServer(slots, self.life, log, lambda: None, connections)
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
         self.gateway = LinkConnection(lambda _, frame: self.frames.put_nowait(frame), lambda *_: None)
         self.agent = LinkConnection(lambda _, frame: self.api.link_frame(frame), lambda *_: None)

@@ -21,6 +21,7 @@ from lambstead.core.platform_records import InvocationStatus
 from lambstead.core.runtime_api import (
     MAX_ERROR_BYTES,
     MAX_RESPONSE_BYTES,
+    Connections,
     Invocation,
     Late,
     Refused,
@@ -82,9 +83,9 @@ class RuntimeApiServer:
     """Serves the Runtime API on its own listener. `address` is `host:port` after `listen`."""
 
     def __init__(
-        self, slots: int, life: Life, log: PlatformLog, drain_output: "DrainOutput", *, worker_per_connection: bool
+        self, slots: int, life: Life, log: PlatformLog, drain_output: "DrainOutput", connections: Connections
     ) -> None:
-        self._rules = RuntimeApi(slots, worker_per_connection=worker_per_connection)
+        self._rules = RuntimeApi(slots, connections)
         self._life = life
         self._log = log
         self._drain_output = drain_output
