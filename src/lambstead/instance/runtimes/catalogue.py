@@ -106,7 +106,7 @@ def _node_status(runtimes_dir: Path, identifier: str, nodes: list[Interpreter]) 
     major = node.named_major(identifier)
     assert major is not None
     installed = all(each.found() for each in node.client_installations(runtimes_dir, major))
-    client = f"aws-lambda-ric {node.CLIENT_VERSION}" if installed else ""
+    client = node.client_text(major) if installed else ""
     choice = node.exact(major, nodes)
     has_npm = shutil.which("npm") is not None
     if choice is not None and installed:

@@ -75,7 +75,7 @@ class NodeRuntime:
 
     @property
     def client(self) -> str:
-        return f"aws-lambda-ric {CLIENT_VERSION}"
+        return client_text(self.major)
 
     @property
     def version_text(self) -> str:
@@ -166,6 +166,12 @@ def client_installations(runtimes_dir: Path, major: int) -> list[Installation]:
     """Where the clients for a Node.js runtime are, or will be: the one for many at once first."""
     versions = [CLIENT_VERSION, *([CALLBACK_CLIENT_VERSION] if major < FIRST_MAJOR_WITHOUT_CALLBACKS else [])]
     return [Installation(runtimes_dir, f"nodejs-client-{v}", (f"aws-lambda-ric@{v}",)) for v in versions]
+
+
+def client_text(major: int) -> str:
+    """The interface clients of a Node.js runtime, for people."""
+    older = f" and {CALLBACK_CLIENT_VERSION}" if major < FIRST_MAJOR_WITHOUT_CALLBACKS else ""
+    return f"aws-lambda-ric {CLIENT_VERSION}{older}"
 
 
 def ensure(runtimes_dir: Path, identifier: str, report: Report) -> NodeRuntime:
