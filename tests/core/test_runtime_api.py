@@ -236,7 +236,7 @@ class OneConnectionPerPoller(RuleBasedStateMachine):
         if polls_again:
             self.park(outcome)
 
-    @precondition(lambda self: set(self.threads) - set(self.parked))
+    @precondition(lambda self: bool(set(self.threads) - set(self.parked)))
     @rule(pick=picks)
     def poll(self, pick: int) -> None:
         self.park(_pick(sorted(set(self.threads) - set(self.parked)), pick))

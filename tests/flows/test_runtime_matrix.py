@@ -193,7 +193,7 @@ def test_as_many_run_at_once_as_there_is_room(cell: Deployed, tmp_path: Path) ->
 
 
 def _free_slots(cell: Deployed) -> int:
-    return SLOTS - sum(environment["busy"] for environment in cell.server.environments(cell.name))
+    return SLOTS - sum(int(environment["busy"]) for environment in cell.server.environments(cell.name))
 
 
 def test_what_it_prints_is_in_its_log_with_its_request(cell: Deployed) -> None:
