@@ -40,6 +40,8 @@ class _Expected:
     lane: Lane
     zone: str
     joined: bool = False
+    draining: bool = False
+    """Drained before its link arrived, which then offers its slots in vain."""
 
 
 class Invoker:
@@ -77,6 +79,7 @@ class Invoker:
         """Give the environment nothing more."""
         expected = self._expected.get(environment_id)
         if expected is not None:
+            expected.draining = True
             expected.lane.drain(environment_id)
 
     def forget(self, environment_id: str) -> None:
@@ -117,6 +120,8 @@ class Invoker:
             return False
         expected.joined = True
         expected.lane.joined(environment_id, expected.zone, link)
+        if expected.draining:
+            expected.lane.drain(environment_id)
         return True
 
     def link_frame(self, environment_id: str, frame: Frame) -> None:

@@ -5,10 +5,9 @@ its environment vanished without a word, by `ServiceFailure`. Nothing here write
 """
 
 import asyncio
-import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -61,7 +60,7 @@ class Lane:
     pool: Pool = field(init=False)
     _links: dict[str, LinkConnection] = field(default_factory=dict)
     _alive: dict[int, Running] = field(default_factory=dict)
-    _tickets: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _tickets: Iterator[int] = field(default_factory=lambda: stream_ids(1))
     _expiry: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
@@ -219,6 +218,13 @@ class Lane:
         for ticket in self.pool.expired(time.monotonic()):
             self._fail(ticket, _throttled(f"no slot came free within {self.patience_s:g} s"))
         self._watch_line()
+
+
+def stream_ids(first: int) -> Iterator[int]:
+    """Numbers for invocations, which are stream ids on the links: 32 bits, never 0, round and round. Nothing runs long enough to meet itself."""
+    yield from range(first, 1 << 32)
+    while True:
+        yield from range(1, 1 << 32)
 
 
 def _settle(running: Running, outcome: Outcome) -> None:
