@@ -42,6 +42,8 @@ class _Expected:
 
     lane: Lane
     zone: str
+    draining: bool = False
+    """Drained before its link arrived, which then offers its slots in vain."""
 
 
 class Invoker:
@@ -107,6 +109,7 @@ class Invoker:
         """Give the environment nothing more."""
         expected = self._expected.get(environment_id)
         if expected is not None:
+            expected.draining = True
             expected.lane.drain(environment_id)
 
     def forget(self, environment_id: str) -> None:
@@ -154,6 +157,8 @@ class Invoker:
             return None
         link = Link(environment_id, connection, is_worker)
         expected.lane.joined(link, expected.zone)
+        if expected.draining:
+            expected.lane.drain(environment_id)
         return link
 
     def link_frame(self, link: Link, frame: Frame) -> None:

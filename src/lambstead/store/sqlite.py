@@ -22,7 +22,7 @@ import msgspec
 from lambstead.core.aliases import Alias
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
 from lambstead.core.capacity import CapacityProvider, ProviderState
-from lambstead.core.functions import FunctionVersion, State, ordinal_of
+from lambstead.core.functions import FunctionVersion, State, numbered, ordinal_of
 from lambstead.core.invocations import FunctionSnapshot
 from lambstead.store.port import Position, Reader, Transaction
 from lambstead.store.sql import load_migrations, load_queries
@@ -70,7 +70,7 @@ class SqliteReader:
         return FunctionSnapshot(name, {v.version: v for v in versions}, {a.name: a for a in aliases})
 
     def version(self, function: str, version: str) -> FunctionVersion | None:
-        if version not in (LATEST, LATEST_PUBLISHED) and not version.isdecimal():
+        if version not in (LATEST, LATEST_PUBLISHED) and not numbered(version):
             return None
         return self._one("version", _versions, function=function, ordinal=ordinal_of(version))
 
@@ -299,6 +299,8 @@ class SqliteStore:
         except Exception as exc:  # noqa: BLE001 - the caller's own refusal or mistake: undo this work only, tell this caller
             connection.execute("ROLLBACK TO work")
             job.error = exc
+            if isinstance(exc, StopIteration):  # the one exception that no future can carry
+                job.error = RuntimeError("work on the store raised StopIteration")
         else:
             job.touched = frozenset(transaction.touched)
         connection.execute("RELEASE work")
@@ -342,5 +344,5 @@ def migrate(path: Path) -> None:
             if name not in done:
                 quoted = name.replace("'", "''")
                 connection.executescript(
-                    f"BEGIN IMMEDIATE; {script}; INSERT INTO migrations VALUES ('{quoted}'); COMMIT;"
+                    f"BEGIN IMMEDIATE; {script}\n; INSERT INTO migrations VALUES ('{quoted}'); COMMIT;"
                 )
