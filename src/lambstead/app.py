@@ -111,7 +111,12 @@ class Lambstead:
         self.invoker = Invoker(
             Routes(store),
             realm,
-            Limits(settings.slot_wait.total_seconds(), COLD_START_WAIT.total_seconds(), MAX_WAITING),
+            Limits(
+                settings.slot_wait.total_seconds(),
+                COLD_START_WAIT.total_seconds(),
+                MAX_WAITING,
+                settings.stream_kib_per_second * 1024,
+            ),
             self.records,
             self.loop.poke,
         )

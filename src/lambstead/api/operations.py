@@ -7,6 +7,7 @@ from lambstead.api import (
     lambda_capacity,
     lambda_functions,
     lambda_invoke,
+    lambda_invoke_stream,
     lambda_scaling,
     lambda_tags,
     lambda_versions,
@@ -40,4 +41,5 @@ LAMBDA: Mapping[str, Operation] = {
     "PutFunctionScalingConfig": lambda_scaling.put_function_scaling_config,
     "GetFunctionScalingConfig": lambda_scaling.get_function_scaling_config,
     "Invoke": lambda_invoke.invoke,
+    "InvokeWithResponseStream": lambda_invoke_stream.invoke_with_response_stream,
 }

@@ -61,6 +61,8 @@ class Invocation:
     """The connection whose end would end it; None if nothing ties it to one."""
     abandoned: bool = False
     """The caller's interest ended: settle it without telling anybody."""
+    is_streaming: bool = False
+    """Its answer has begun and not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +167,8 @@ class RuntimeApi:
     def answer(self, request_id: str, stream: int | None) -> Invocation | Late | Unknown:
         """The runtime answers. `stream` tells apart two deliveries of one request id when the runtime echoes it."""
         invocation = self._running.get(request_id)
+        if invocation is not None and invocation.is_streaming:
+            return Unknown()  # it is being answered already
         if invocation is not None and stream in (None, invocation.stream):
             return self._running.pop(request_id)
         late = self._lingering_for(request_id, stream)
@@ -172,6 +176,22 @@ class RuntimeApi:
             del self._lingering[late.stream]
             return Late()
         return Late() if invocation is None and request_id in self._timed_out else Unknown()
+
+    def begin_stream(self, request_id: str, stream: int | None) -> Invocation | None:
+        """An answer begins to come in: it keeps its slot and its deadline until `end_stream`. None if there is nothing to answer."""
+        invocation = self._running.get(request_id)
+        if invocation is None or invocation.is_streaming or stream not in (None, invocation.stream):
+            return None
+        invocation.is_streaming = True
+        return invocation
+
+    def end_stream(self, invocation: Invocation) -> bool:
+        """The answer has ended, well or not; false if the invocation was settled before, by its deadline or its worker's loss."""
+        if self._running.get(invocation.request_id) is invocation:
+            del self._running[invocation.request_id]
+            return True
+        self._lingering.pop(invocation.stream, None)
+        return False
 
     def cancel(self, stream: int) -> None:
         """Nobody waits for this one any more. It runs on and keeps its slot and its deadline."""
@@ -298,9 +318,9 @@ _SIGNAL_WORDS = {
 """Words of the platform's agent for signals, which are those of Go's runtime on Linux."""
 
 
-def response_too_large_message() -> str:
+def response_too_large_message(limit_bytes: int = MAX_RESPONSE_BYTES) -> str:
     """AWS's words for a response above the limit."""
-    return f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
+    return f"Response payload size exceeded maximum allowed payload size ({limit_bytes} bytes)."
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,10 +16,12 @@ from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.errors import DomainError
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
+from lambstead.core.streaming import BYTES_PER_SECOND
 from lambstead.dataplane.lane import Lane, Link, Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
+from lambstead.dataplane.streams import ResponseStream
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
 
@@ -34,6 +36,8 @@ class Limits:
     """Standard functions: how long for an environment to be started, init included."""
     max_waiting: int
     """Invocations in line per publication."""
+    stream_bytes_per_s: int = BYTES_PER_SECOND
+    """How fast a streamed response may flow after its burst."""
 
 
 @dataclass(slots=True)
@@ -88,6 +92,12 @@ class Invoker:
         self.submit(target, invocation, settle)
         return await future
 
+    def stream(self, target: Target, invocation: Invocation) -> ResponseStream:
+        """Run one event; its answer can be read as it comes. Raises TooManyRequests when too many wait already."""
+        stream = ResponseStream(self._limits.stream_bytes_per_s)
+        self._lane_of(target).submit(target, invocation, stream.settle, stream)
+        return stream
+
     def resolve_known(self, ref: FunctionRef) -> Target | None:
         """Like `resolve`, without waiting: None if the function is not in memory. Raises what AWS answers when there is no target."""
         snapshot = self._routes.known(ref.name)
@@ -95,9 +105,7 @@ class Invoker:
 
     def submit(self, target: Target, invocation: Invocation, settle: Settle) -> None:
         """Run one event; `settle` hears how it ended, exactly once. Raises TooManyRequests when too many wait already."""
-        key = PublicationKey(target.function, target.version, target.publication.number)
-        lane = self._lanes.get(key) or self._lane(key, managed=target.publication.configuration.managed is not None)
-        lane.submit(target, invocation, settle)
+        self._lane_of(target).submit(target, invocation, settle)
 
     # --- control ---------------------------------------------------------------------------------------------------------
 
@@ -179,6 +187,10 @@ class Invoker:
             self._drop_if_unused(expected.lane)
 
     # --- inside ----------------------------------------------------------------------------------------------------------
+
+    def _lane_of(self, target: Target) -> Lane:
+        key = PublicationKey(target.function, target.version, target.publication.number)
+        return self._lanes.get(key) or self._lane(key, managed=target.publication.configuration.managed is not None)
 
     def _lane(self, key: PublicationKey, *, managed: bool) -> Lane:
         limits = self._limits
