@@ -202,6 +202,7 @@ class OneConnectionPerPoller(RuleBasedStateMachine):
         self.parked: list[WorkerId] = []  # the oldest poll first
         self.running: dict[int, tuple[WorkerId, Invocation]] = {}
         self.overdue: dict[int, tuple[WorkerId, Invocation]] = {}
+        self.streaming: dict[int, tuple[WorkerId, Invocation]] = {}
         self.accepted: set[int] = set()
         self.settled: list[int] = []
 
@@ -243,10 +244,35 @@ class OneConnectionPerPoller(RuleBasedStateMachine):
 
     @precondition(lambda self: self.running)
     @rule(pick=picks)
+    def begin_stream(self, pick: int) -> None:
+        stream = list(self.running)[pick % len(self.running)]
+        thread, invocation = self.running[stream]
+        if thread in self.threads:
+            begun = self.api.begin_stream(invocation.request_id, None)
+            assert begun is (None if stream in self.streaming else invocation)
+            self.streaming[stream] = (thread, invocation)
+            assert self.api.take_slots_change() == 0
+
+    @precondition(lambda self: self.streaming)
+    @rule(pick=picks)
+    def end_stream(self, pick: int) -> None:
+        """The answer is complete, or its connection broke off: also long after its invocation was settled, or its thread ended."""
+        stream = list(self.streaming)[pick % len(self.streaming)]
+        _, invocation = self.streaming.pop(stream)
+        assert self.api.end_stream(invocation) is (stream in self.running)
+        if self.running.pop(stream, None):
+            self.settled.append(stream)
+        self.overdue.pop(stream, None)
+        self.counted += self.api.take_slots_change()
+
+    @precondition(lambda self: self.running)
+    @rule(pick=picks)
     def answer(self, pick: int) -> None:
         stream = list(self.running)[pick % len(self.running)]
         thread, invocation = self.running[stream]
-        if thread in self.threads:  # a dead one answers nothing
+        if stream in self.streaming:
+            assert isinstance(self.api.answer(invocation.request_id, None), Unknown)
+        elif thread in self.threads:  # a dead one answers nothing
             assert self.api.answer(invocation.request_id, None) is invocation
             del self.running[stream]
             self.settled.append(stream)
@@ -257,6 +283,7 @@ class OneConnectionPerPoller(RuleBasedStateMachine):
     def answer_late(self, pick: int) -> None:
         stream = list(self.overdue)[pick % len(self.overdue)]
         _, invocation = self.overdue.pop(stream)
+        self.streaming.pop(stream, None)
         assert isinstance(self.api.answer(invocation.request_id, None), Late)
         self.counted += self.api.take_slots_change()
 

@@ -4,6 +4,7 @@ import base64
 import json
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,24 +56,26 @@ def function(aws: "LambdaClient", request: pytest.FixtureRequest) -> str:
     return deployed(aws, request.param)
 
 
-def deployed(aws: "LambdaClient", kind: str) -> str:
+def deployed(aws: "LambdaClient", kind: str, name: str = "", timeout_s: int = 30) -> str:
+    """A streaming function of this kind, called like it unless named."""
+    name = name or kind
     family, mode = kind.split("-")
     runtime = {"node": "nodejs24.x", "node20": "nodejs20.x", "custom": "provided.al2023"}[family]
     members: dict[str, Any] = {
         "Runtime": with_runtime(runtime),
         "Handler": "index.handler",
         "Code": {"ZipFile": CUSTOM if family == "custom" else NODE},
-        "Timeout": 30,
+        "Timeout": timeout_s,
     }
     if mode == "managed":
         arn = aws.get_capacity_provider(CapacityProviderName="pool")["CapacityProvider"]["CapacityProviderArn"]
         members |= on_provider(arn, SLOTS, Publish=True, PublishTo="LATEST_PUBLISHED")
-    create_function(aws, kind, "", **members)
+    create_function(aws, name, "", **members)
     if mode == "managed":
-        wait_active(aws, kind)
+        wait_active(aws, name)
     else:
-        aws.get_waiter("function_active_v2").wait(FunctionName=kind)
-    return kind
+        aws.get_waiter("function_active_v2").wait(FunctionName=name)
+    return name
 
 
 class Stream:
@@ -151,13 +154,9 @@ def _answers(aws: "LambdaClient", function: str) -> bool:
         return False
 
 
-def test_a_time_out_in_the_middle_is_told(aws: "LambdaClient", function: str, tmp_path: Path) -> None:
-    aws.update_function_configuration(FunctionName=function, Timeout=1)
-    if "managed" in function:
-        aws.publish_version(FunctionName=function, PublishTo="LATEST_PUBLISHED")
-        wait_active(aws, function)
-    else:
-        aws.get_waiter("function_updated_v2").wait(FunctionName=function)
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_time_out_in_the_middle_is_told(aws: "LambdaClient", kind: str, tmp_path: Path) -> None:
+    function = deployed(aws, kind, f"short-{kind}", timeout_s=1)
     event = {"do": "wait", "file": str(tmp_path / "go"), "first": "one", "second": "two"}
     stream = Stream(aws, function, event)
     assert stream.rest() == b"one"
@@ -246,7 +245,9 @@ def test_the_tail_of_the_log_comes_in_the_last_event(aws: "LambdaClient", buffer
 
 
 def test_what_can_be_refused_is_refused_before_the_stream_begins(aws: "LambdaClient", buffered: str) -> None:
-    assert aws.invoke_with_response_stream(FunctionName=buffered, InvocationType="DryRun")["StatusCode"] == 204
+    dry = aws.invoke_with_response_stream(FunctionName=buffered, InvocationType="DryRun")
+    assert dry["StatusCode"] == 204
+    dry["EventStream"].close()
     with pytest.raises(ClientError) as missing:
         Stream(aws, "nobody", {})
     assert missing.value.response["Error"]["Code"] == "ResourceNotFoundException"
@@ -302,10 +303,7 @@ def test_a_client_that_goes_away_lets_the_function_finish(aws: "LambdaClient", k
 
 
 def test_a_response_flows_no_faster_than_it_may_after_its_burst(runtimes: Path, tmp_path: Path) -> None:
-    import time
-
     with running(tmp_path / "data", stream_kib_per_second="4096") as server:
-        server.aws  # noqa: B018
         deployed(server.aws, "custom-standard")
         assert Stream(server.aws, "custom-standard", {"do": "many", "count": 1, "size": 8}).rest()
         began = time.monotonic()
@@ -331,10 +329,9 @@ def test_streams_of_one_environment_flow_side_by_side(streaming: Server, aws: "L
     assert sorted(each.result(30) for each in asked) == [f"{n}!".encode() for n in range(SLOTS)]
 
 
-def test_an_http_response_stream_has_its_prelude(aws: "LambdaClient", function: str) -> None:
-    if not function.startswith("node"):
-        pytest.skip("the prelude is written by AWS's Node.js client")
-    body = Stream(aws, function, {"do": "http"}).rest()
+@pytest.mark.parametrize("kind", ["node-managed", "node-standard", "node20-standard"])
+def test_an_http_response_stream_has_its_prelude(aws: "LambdaClient", kind: str) -> None:
+    body = Stream(aws, deployed(aws, kind, f"http-{kind}"), {"do": "http"}).rest()
     prelude, _, rest = body.partition(b"\0" * 8)
     assert json.loads(prelude) == {"statusCode": 201, "headers": {"x-test": "yes"}}
     assert rest == b"hello"

@@ -85,6 +85,8 @@ class StreamedAnswer:
             self.connection.pause_reading()
 
     def complete(self, trailers: dict[str, str]) -> None:
+        # The last part may have used the window up; what follows on this connection is another request.
+        self.connection.resume_reading()
         self._settlement.stream_complete(self, trailers)
 
     def truncated(self) -> None:
