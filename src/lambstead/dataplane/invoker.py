@@ -1,17 +1,20 @@
 """Invoke, from a function reference to an outcome: route, admit, deliver, settle.
 
-    Invoke → Routes (which publication) → Lane (which slot) → link → environment → link → Lane → caller
+    Invoke → Routes (which publication) → Ledger (concurrency left) → Lane (which slot) → link → environment → link → Lane → caller
 
 One `Invoker` serves all publications of a gateway. Control tells it which environment belongs to which publication before the environment's
 link arrives, and when to drain one; it tells control, through `demand`, how many invocations of standard functions run or wait.
 """
 
+import asyncio
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from lambstead.core.admission import Load
 from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.concurrency import Exhausted, Held, Ledger
+from lambstead.core.errors import TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
 from lambstead.dataplane.lane import Lane
@@ -31,6 +34,8 @@ class Limits:
     """Standard functions: how long for an environment to be started, init included."""
     max_waiting: int
     """Invocations in line per publication."""
+    concurrent_executions: int
+    """The account's limit of standard invocations at once; what functions have reserved or provisioned is part of it."""
 
 
 @dataclass(slots=True)
@@ -52,6 +57,7 @@ class Invoker:
         self._demand_changed = demand_changed
         self._lanes: dict[PublicationKey, Lane] = {}
         self._standard: set[PublicationKey] = set()
+        self._ledger = Ledger()
         self._expected: dict[str, _Expected] = {}
 
     # --- callers -------------------------------------------------------------------------------------------------------
@@ -62,10 +68,32 @@ class Invoker:
         return resolve(snapshot, ref, self._realm, random.random())
 
     async def invoke(self, target: Target, invocation: Invocation) -> Outcome:
-        """Run one event to its settlement. Raises TooManyRequests when no slot comes free, ServiceFailure when the platform lost it."""
+        """Run one event to its settlement.
+
+        Raises TooManyRequests when the function's or the account's concurrency is used up or no slot comes free, ServiceFailure when the
+        platform lost it.
+        """
+        held = self._admit(target)
+        try:
+            return await self._submit(target, invocation)
+        finally:
+            if held is not None:
+                self._ledger.settle(held)
+
+    def _admit(self, target: Target) -> Held | None:
+        """Concurrency for one invocation; None on a capacity provider, where only slots count."""
+        if target.publication.configuration.managed is not None:
+            return None
+        unreserved = self._limits.concurrent_executions - self._routes.concurrency_taken
+        held = self._ledger.admit(target.function, target.version, target.limits, unreserved)
+        if isinstance(held, Exhausted):
+            raise TooManyRequests("Rate Exceeded.", Reason=held, Type="User")
+        return held
+
+    def _submit(self, target: Target, invocation: Invocation) -> "asyncio.Future[Outcome]":
         key = PublicationKey(target.function, target.version, target.publication.number)
         lane = self._lanes.get(key) or self._lane(key, managed=target.publication.configuration.managed is not None)
-        return await lane.submit(target, invocation)
+        return lane.submit(target, invocation)
 
     # --- control ---------------------------------------------------------------------------------------------------------
 
