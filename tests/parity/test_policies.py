@@ -23,7 +23,9 @@ from tests.parity.steps import (
 if TYPE_CHECKING:
     from types_boto3_lambda import LambdaClient
 
-STALE = "The Revision Id provided does not match the latest Revision Id. Call the {} API to retrieve the latest Revision Id"
+STALE = (
+    "The Revision Id provided does not match the latest Revision Id. Call the {} API to retrieve the latest Revision Id"
+)
 ABSENT = "The resource you requested does not exist."
 LATEST_REFUSED = "We currently do not support adding policies for $LATEST."
 
@@ -44,7 +46,11 @@ def grant(sid: str = "s3", principal: str = "s3.amazonaws.com", **members: Any) 
 
 
 def text(
-    sid: str = "s3", principal: Any = None, resource: str = "{A}", action: str = "lambda:InvokeFunction", **condition: Any
+    sid: str = "s3",
+    principal: Any = None,
+    resource: str = "{A}",
+    action: str = "lambda:InvokeFunction",
+    **condition: Any,
 ) -> str:
     """A statement as AWS writes it: members in this order, no blanks."""
     statement = {
@@ -370,7 +376,11 @@ def test_a_policy_above_20_kb_is_refused_with_its_size(aws: "LambdaClient") -> N
     whole = '{"Version":"2012-10-17","Id":"default","Statement":[' + ",".join(statements) + "]}"
     size = len(whole.replace("{A}", f"{REALM}:function:policies-size"))
     refusal = f"The final policy size ({size}) is bigger than the limit (20480)."
-    expected = [granted(statements[0]), granted(statements[1]), Refuses(400, "PolicyLengthExceededException", refusal)]
+    expected: list[Answers | Refuses] = [
+        granted(statements[0]),
+        granted(statements[1]),
+        Refuses(400, "PolicyLengthExceededException", refusal),
+    ]
     steps = [
         Step("add_permission", grant(f"s{number}", SourceArn=arn), answer, DOCUMENTATION)
         for number, answer in enumerate(expected)

@@ -46,7 +46,6 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
     sketch = configurations.created(context, name, request, placeholder)
     signing = request.get("CodeSigningConfigArn")
 
-
     def check(reader: Reader) -> None:
         _refuse_existing(context, reader, name, sketch)
         refuse_unsigned(_code_signing(context, reader, signing) if signing else None)

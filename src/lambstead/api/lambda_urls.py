@@ -36,7 +36,7 @@ async def create_function_url_config(context: Context, request: Request, call: C
         tx.save_function_url(url)
 
     await context.store.write(work)
-    return {**_document(context, url), "InvokeMode": url.invoke_mode, "LastModifiedTime": None}
+    return {**_common(context, url), "InvokeMode": url.invoke_mode}
 
 
 def _timestamp(context: Context) -> str:
@@ -49,15 +49,22 @@ def _refuse_missing(reader: Reader, ref: FunctionRef) -> None:
         raise ResourceNotFound("Function does not exist")
 
 
-def _document(context: Context, url: FunctionUrl) -> Response:
-    """FunctionUrlConfig as Get and List show it."""
+def _common(context: Context, url: FunctionUrl) -> Response:
+    """The members that every answer has."""
     return {
         "FunctionUrl": _address(context, url),
         "FunctionArn": context.realm.function_arn(url.function, url.qualifier or None),
         "CreationTime": url.created,
-        "LastModifiedTime": url.modified,
         "Cors": None if url.cors is None else dict(url.cors),
         "AuthType": url.auth_type,
+    }
+
+
+def _document(context: Context, url: FunctionUrl) -> Response:
+    """FunctionUrlConfig as Get and List show it."""
+    return {
+        **_common(context, url),
+        "LastModifiedTime": url.modified,
         "InvokeMode": url.effective_invoke_mode,
     }
 
@@ -96,7 +103,7 @@ async def update_function_url_config(context: Context, request: Request, call: C
         return url
 
     url = await context.store.write(work)
-    return {**_document(context, url), "InvokeMode": url.invoke_mode}
+    return {**_common(context, url), "LastModifiedTime": url.modified, "InvokeMode": url.invoke_mode}
 
 
 async def delete_function_url_config(context: Context, request: Request, call: Call) -> Response:
