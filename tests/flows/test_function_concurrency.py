@@ -223,8 +223,7 @@ def test_provisioned_concurrency_moves_with_its_alias_and_ends_with_its_config(
     aws.update_function_code(FunctionName="mover", ZipFile=package(KIND + "# second\n"))
     wait_active(aws, "mover", "$LATEST")
     aws.publish_version(FunctionName="mover")
-    weights = {"AdditionalVersionWeights": {"2": 0.5}}
-    aws.update_alias(FunctionName="mover", Name="live", RoutingConfig=weights)
+    aws.update_alias(FunctionName="mover", Name="live", RoutingConfig={"AdditionalVersionWeights": {"2": 0.5}})
 
     def versions() -> list[str]:
         return sorted(e["version"] for e in server.environments("mover"))
