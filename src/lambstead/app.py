@@ -27,6 +27,7 @@ from lambstead.control.provisioning import Provisioning
 from lambstead.core.arn import Realm
 from lambstead.core.reconcile import Policy
 from lambstead.dataplane.invoker import Invoker, Limits
+from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.drivers.local import LocalDriver
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
@@ -34,6 +35,7 @@ from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
 from lambstead.server.http import HttpServer, bind
 from lambstead.server.invocations import GatewayInvocations
+from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.pages import Pages
 from lambstead.server.status import status
 from lambstead.store.packages import DiskPackages
@@ -47,8 +49,8 @@ COLD_START_WAIT = timedelta(seconds=30)
 MAX_WAITING = 1000
 """Invocations in line per publication; beyond that they are refused at once."""
 DRAIN_GRACE = timedelta(seconds=30)
-MAX_SOCKET_PATH = 100
-"""Unix socket paths are limited to 107 bytes; a deep data directory gets its socket below the system's temporary folder."""
+MAX_SOCKET_FOLDER = 75
+"""Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""
 
 
 class ServerAlreadyRunning(Exception):
@@ -105,6 +107,7 @@ class Lambstead:
             lambda instance_id: kill_strays(INSTANCE_VARIABLE, instance_id),
         )
         self.loop = Loop("provisioning", self._reconcile, settings.instance_poll)
+        self.records = PlatformRecords()
         self.invoker = Invoker(
             Routes(store),
             realm,
@@ -114,6 +117,7 @@ class Lambstead:
                 MAX_WAITING,
                 settings.concurrent_executions,
             ),
+            self.records,
             self.loop.poke,
         )
         self.agents = Agents(self.invoker)
@@ -123,6 +127,7 @@ class Lambstead:
             driver=self.driver,
             agents=self.agents,
             slots=self.invoker,
+            records=self.records,
             realm=realm,
             policy=Policy(
                 default_minimum=settings.min_environments,
@@ -133,6 +138,7 @@ class Lambstead:
             ),
             logs=_folder(data / "logs"),
             endpoint_url=self.url,
+            workers_on_link=settings.runtime_client == "link",
             poke=self.loop.poke,
         )
         self.agents.reports = self.provisioning
@@ -155,7 +161,7 @@ class Lambstead:
             reset=self._reset,
         )
         self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA})
-        self._http = HttpServer(self._application)
+        self._http = HttpServer(self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm))
         self._looping: asyncio.Task[None] | None = None
 
     @classmethod
@@ -182,6 +188,7 @@ class Lambstead:
             await asyncio.wait([self._looping])
         await self.driver.close()
         await self.agents.close()
+        self.records.write_now()
         await self.store.close()
         self._socket.unlink(missing_ok=True)
 
@@ -211,9 +218,9 @@ def _folder(path: Path) -> Path:
 
 
 def _socket_path(data: Path) -> Path:
-    path = _folder(data / "run") / "agents.sock"
-    if len(os.fsencode(path)) <= MAX_SOCKET_PATH:
-        return path
+    folder = _folder(data / "run")
+    if len(os.fsencode(folder)) <= MAX_SOCKET_FOLDER:
+        return folder / "agents.sock"
     import hashlib
     import tempfile
 

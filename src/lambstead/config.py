@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, NewType, cast, get_args
 
 Profile = Literal["dev", "faithful"]
+RuntimeClient = Literal["link", "official"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Region = NewType("Region", str)
 AccountId = NewType("AccountId", str)
@@ -83,6 +84,8 @@ class Settings:
     """An on-demand environment that nobody used for so long is stopped."""
     idle_instance: timedelta
     """An instance that has had no environment for so long is stopped."""
+    runtime_client: RuntimeClient
+    """How Python workers of managed functions get their events: over the invocation link, or with AWS's client speaking HTTP."""
     instance_poll: timedelta
     """The tick of the reconcile loop: how late a change is noticed when nobody reported it."""
     stop_wait: timedelta
@@ -129,6 +132,9 @@ class Settings:
             ),
             instance_poll=sources.duration(
                 "instance_poll", timedelta(seconds=5), timedelta(milliseconds=50), timedelta(minutes=1)
+            ),
+            runtime_client=cast(  # choice() checked it
+                RuntimeClient, sources.choice("runtime_client", get_args(RuntimeClient), "link")
             ),
             stop_wait=sources.duration("stop_wait", timedelta(seconds=10), timedelta(0), timedelta(minutes=15)),
         )

@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 import msgspec
 
@@ -18,15 +18,18 @@ from lambstead.link.messages import AgentHello, FromAgent, Hello, ToAgent, decod
 
 log = logging.getLogger(__name__)
 
-_hello = msgspec.msgpack.Decoder(Hello)
+L = TypeVar("L")
+"""A link as its taker knows it."""
+
+_hello = msgspec.json.Decoder(Hello)
 
 
-class Links(Protocol):
+class Links(Protocol[L]):
     """Who takes the environments' connections: the invoke path."""
 
-    def link_arrived(self, environment_id: str, link: LinkConnection) -> bool: ...
-    def link_frame(self, environment_id: str, frame: Frame) -> None: ...
-    def link_lost(self, environment_id: str) -> None: ...
+    def link_arrived(self, environment_id: str, connection: LinkConnection, *, is_worker: bool) -> L | None: ...
+    def link_frame(self, link: L, frame: Frame) -> None: ...
+    def link_lost(self, link: L) -> None: ...
 
 
 class Reports(Protocol):
@@ -36,23 +39,42 @@ class Reports(Protocol):
     def agent_disconnected(self, instance_id: str) -> None: ...
 
 
-class Agents:
+class Agents(Generic[L]):
     """The server's side of all agent connections. Give it its `reports` before `listen`."""
 
-    def __init__(self, links: Links) -> None:
+    def __init__(self, links: Links[L]) -> None:
         self._links = links
         self.reports: Reports | None = None
         self._server: asyncio.Server | None = None
+        self._doors: dict[str, asyncio.Server] = {}
+        self._folder = Path()
         self._connected: dict[str, LinkConnection] = {}
         self._held: dict[str, list[ToAgent]] = {}
 
     async def listen(self, socket: Path) -> None:
-        """Accept connections on the Unix socket at `socket`."""
+        """Accept connections on the Unix socket at `socket`, and later those of environments in the same folder."""
+        self._folder = socket.parent
         socket.unlink(missing_ok=True)
         self._server = await asyncio.get_running_loop().create_unix_server(
             lambda: _Arrival(self).connection, str(socket)
         )
         socket.chmod(0o600)
+
+    async def open_door(self, environment_id: str) -> Path:
+        """A socket on which only this environment's workers connect: being able to is what makes them its workers."""
+        path = self._folder / f"{environment_id}.sock"
+        self._doors[environment_id] = await asyncio.get_running_loop().create_unix_server(
+            lambda: _Arrival(self, environment_id).connection, str(path)
+        )
+        path.chmod(0o600)
+        return path
+
+    def close_door(self, environment_id: str) -> None:
+        """The environment is over; nobody may connect for it any more."""
+        door = self._doors.pop(environment_id, None)
+        if door is not None:
+            door.close()
+            (self._folder / f"{environment_id}.sock").unlink(missing_ok=True)
 
     def send(self, instance_id: str, message: ToAgent) -> None:
         """Give an order to an agent, now or as soon as it reports."""
@@ -69,19 +91,23 @@ class Agents:
     async def close(self) -> None:
         if self._server is not None:
             self._server.close()
+        for environment_id in list(self._doors):
+            self.close_door(environment_id)
         for connection in list(self._connected.values()):
             connection.close()
 
     # --- arrivals ------------------------------------------------------------------------------------------------------
 
-    def introduce(self, connection: LinkConnection, frame: Frame) -> "_Peer | None":
-        """Who the first frame says the peer is; None if it makes no sense."""
+    def introduce(self, connection: LinkConnection, frame: Frame, door: str | None) -> "_Peer | None":
+        """Who the first frame says the peer is; None if it makes no sense, or came through a door that is not its own."""
         try:
             if frame.kind is Kind.HELLO:
                 hello = _hello.decode(frame.head)
-                if hello.version == PROTOCOL_VERSION and self._links.link_arrived(hello.environment_id, connection):
-                    return _EnvironmentPeer(self._links, hello.environment_id)
-            elif frame.kind is Kind.CONTROL:
+                if hello.version != PROTOCOL_VERSION or door not in (None, hello.environment_id):
+                    return None
+                link = self._links.link_arrived(hello.environment_id, connection, is_worker=door is not None)
+                return None if link is None else _EnvironmentPeer(self._links, link)
+            if frame.kind is Kind.CONTROL and door is None:
                 message = decode_control(frame.payload)
                 if isinstance(message, AgentHello) and message.version == PROTOCOL_VERSION:
                     return self._agent(connection, message)
@@ -114,20 +140,20 @@ class _Peer(Protocol):
     def lost(self) -> None: ...
 
 
-class _EnvironmentPeer:
-    def __init__(self, links: Links, environment_id: str) -> None:
+class _EnvironmentPeer(Generic[L]):
+    def __init__(self, links: Links[L], link: L) -> None:
         self._links = links
-        self._environment_id = environment_id
+        self._link = link
 
     def frame(self, frame: Frame) -> None:
-        self._links.link_frame(self._environment_id, frame)
+        self._links.link_frame(self._link, frame)
 
     def lost(self) -> None:
-        self._links.link_lost(self._environment_id)
+        self._links.link_lost(self._link)
 
 
-class _AgentPeer:
-    def __init__(self, agents: Agents, instance_id: str) -> None:
+class _AgentPeer(Generic[L]):
+    def __init__(self, agents: "Agents[L]", instance_id: str) -> None:
         self._agents = agents
         self._instance_id = instance_id
 
@@ -140,17 +166,18 @@ class _AgentPeer:
         self._agents.disconnected(self._instance_id)
 
 
-class _Arrival:
+class _Arrival(Generic[L]):
     """A connection from accept to end: unknown until its first frame."""
 
-    def __init__(self, agents: Agents) -> None:
+    def __init__(self, agents: "Agents[L]", door: str | None = None) -> None:
         self._agents = agents
+        self._door = door
         self._peer: _Peer | None = None
         self._deliver: Callable[[Frame], None] = self._first
         self.connection = LinkConnection(lambda _, frame: self._deliver(frame), lambda _, exc: self._lost())
 
     def _first(self, frame: Frame) -> None:
-        self._peer = self._agents.introduce(self.connection, frame)
+        self._peer = self._agents.introduce(self.connection, frame, self._door)
         if self._peer is None:
             log.warning("agent-introduction-refused", extra={"kind": frame.kind.name})
             self.connection.abort()

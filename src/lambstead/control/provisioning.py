@@ -37,6 +37,7 @@ from lambstead.core.functions import (
     Settled,
     State,
 )
+from lambstead.core.platform_records import LogOf
 from lambstead.core.reconcile import (
     Desired,
     DrainEnvironment,
@@ -73,6 +74,8 @@ log = logging.getLogger(__name__)
 LONG_INIT_LEAST = timedelta(seconds=130)
 LONG_INIT_MOST = timedelta(seconds=900)
 STANDARD_INIT = timedelta(seconds=10)
+LINK_RUNTIMES = ("python3.",)
+"""Runtimes whose workers can speak the link themselves; the others have their agent speak it for them."""
 MAX_DECISIONS = 200
 """Decisions kept for `status`; older ones are in the log."""
 ALL = 1_000_000
@@ -83,10 +86,18 @@ class Slots(Protocol):
 
     def expect(self, environment_id: str, key: PublicationKey, zone: str, *, managed: bool) -> None: ...
     def drain(self, environment_id: str) -> None: ...
+    def ended(self, environment_id: str, story: str) -> None: ...
     def forget(self, environment_id: str) -> None: ...
     def init_failed(self, environment_id: str, error_type: str, document: bytes) -> None: ...
     def demand(self) -> dict[PublicationKey, int]: ...
     def loads(self) -> dict[str, Load]: ...
+
+
+class Records(Protocol):
+    """Who writes platform records of invocations that do not pass through an agent."""
+
+    def opened(self, environment_id: str, to: LogOf) -> None: ...
+    def closed(self, environment_id: str) -> None: ...
 
 
 class Orders(Protocol):
@@ -94,6 +105,8 @@ class Orders(Protocol):
 
     def send(self, instance_id: str, message: ToAgent) -> None: ...
     def forget(self, instance_id: str) -> None: ...
+    async def open_door(self, environment_id: str) -> Path: ...
+    def close_door(self, environment_id: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,10 +139,12 @@ class Provisioning:
         driver: Driver,
         agents: Orders,
         slots: Slots,
+        records: Records,
         realm: Realm,
         policy: Policy,
         logs: Path,
         endpoint_url: str,
+        workers_on_link: bool,
         poke: Callable[[], None],
     ) -> None:
         self._store = store
@@ -137,6 +152,8 @@ class Provisioning:
         self._driver = driver
         self._agents = agents
         self._slots = slots
+        self._records = records
+        self._workers_on_link = workers_on_link
         self._realm = realm
         self._policy = policy
         self._logs = logs
@@ -295,14 +312,16 @@ class Provisioning:
                     self.fleet = self.fleet.draining(environment_id, datetime.now(UTC))
                     self._slots.drain(environment_id)
                     self._decide(f"drain {environment_id}", because)
+                    # Whether anything runs in it can be relied on only now that it gets nothing more.
+                    self._poke()
             case StopEnvironment(environment_id, because):
                 if self._phase(environment_id, Phase.STOPPING):
                     self._stop(environment_id, because)
             case TerminateInstance(instance_id, because):
                 if instance_id in self.fleet.instances:
                     await self._terminate(instance_id, because)
-            case NoteReady(key, bounds):
-                ready = CapacityReady(key.number, bounds, _fresh_revision())
+            case NoteReady(key, bounds, asked):
+                ready = CapacityReady(key.number, bounds, _fresh_revision(), asked)
                 await self._change(key.function, key.version, lambda v: functions.apply(v, ready))
                 self._poke()
             case NoteFailed(key, reason):
@@ -355,6 +374,13 @@ class Provisioning:
         self._slots.expect(environment.id, environment.key, instance.zone, managed=managed)
         code = await self._packages.unpacked(publication.configuration.code)
         order = self._start_message(environment, publication, code)
+        if managed and self._workers_on_link and publication.configuration.runtime.startswith(LINK_RUNTIMES):
+            door = await self._agents.open_door(environment.id)
+            order = msgspec.structs.replace(order, link_path=str(door))
+            self._records.opened(
+                environment.id,
+                LogOf(Path(order.log_path), order.function_version, order.function_arn, order.system_log_level),
+            )
         self._decide(f"start {environment.id} for {environment.key} on {instance.id}", because)
         self._agents.send(instance.id, order)
 
@@ -443,6 +469,7 @@ class Provisioning:
             case EnvironmentExited(environment_id, error_type, text):
                 if error_type:
                     self._decide(f"{environment_id} ended", text)
+                    self._slots.ended(environment_id, text)
                 self._environment_gone(environment_id, now, failed=error_type == "Runtime.ExitError")
             case EnvironmentDegraded(environment_id, slots_left):
                 if environment_id in self.fleet.environments:
@@ -468,6 +495,8 @@ class Provisioning:
     def agent_disconnected(self, instance_id: str) -> None:
         """The agent's connection ended: the agent is dead or has to go."""
         instance = self.fleet.instances.get(instance_id)
+        for environment in self.fleet.on(instance_id):
+            self._slots.forget(environment.id)
         if instance is not None and instance.phase is not InstancePhase.TERMINATING:
             task = asyncio.ensure_future(self._terminate(instance_id, "its agent disconnected"))
             self._tasks.add(task)
@@ -488,6 +517,8 @@ class Provisioning:
     def _forget_environments(self, environment_ids: Iterable[str]) -> None:
         for environment_id in environment_ids:
             self._slots.forget(environment_id)
+            self._agents.close_door(environment_id)
+            self._records.closed(environment_id)
             self._served.pop(environment_id, None)
             self.notes.pop(environment_id, None)
             self.environment_logs.pop(environment_id, None)

@@ -4,7 +4,6 @@ The rules of qualifiers on managed functions are those of the reference on manag
 `$LATEST.PUBLISHED`, `$LATEST` is never invocable, and a version that is not active refuses with 409.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -76,23 +75,3 @@ def _published_instead(snapshot: FunctionSnapshot, ref: FunctionRef) -> str:
             "To invoke this function, specify a published version qualifier or $LATEST.PUBLISHED."
         )
     return LATEST_PUBLISHED
-
-
-# --- error documents that the platform writes on behalf of a function ---------------------------------------------------
-
-
-def timed_out(request_id: str, timeout_ms: int) -> tuple[str, bytes]:
-    """Error type and document of an invocation that exceeded the function's timeout."""
-    return _document(
-        "Sandbox.Timedout", f"RequestId: {request_id} Error: Task timed out after {timeout_ms / 1000:.2f} seconds"
-    )
-
-
-def runtime_exited(request_id: str, how: str | None = None) -> tuple[str, bytes]:
-    """Error type and document of an invocation whose worker or runtime died; `how` such as `exit status 1` if known."""
-    story = f"Runtime exited with error: {how}" if how else "Runtime exited without providing a reason"
-    return _document("Runtime.ExitError", f"RequestId: {request_id} Error: {story}")
-
-
-def _document(error_type: str, message: str) -> tuple[str, bytes]:
-    return error_type, json.dumps({"errorType": error_type, "errorMessage": message}).encode()

@@ -61,6 +61,8 @@ class NoteReady:
 
     key: PublicationKey
     bounds: ScalingBounds
+    asked: ScalingBounds | None
+    """The version's own bounds, which `bounds` come from; None for the defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +195,8 @@ class _Planner:
                 self.provisioned[provision.config.function, version] += count
 
     def run(self) -> None:
+        # First, for only of environments that drained before this plan was begun is it certain that `busy` grows no more.
+        self._stop_drained()
         wanted: set[PublicationKey] = set()
         for version in self.desired.versions:
             publications = list(_publications(version))
@@ -207,7 +211,6 @@ class _Planner:
             self._note_end(version)
         self._note_allocations()
         self._drain_unwanted(wanted)
-        self._stop_drained()
         self._terminate_idle()
 
     # managed functions
@@ -220,8 +223,8 @@ class _Planner:
         running = self.fleet.running(key)
         whole = [e for e in running if e.is_whole]
         ready = [e for e in whole if e.is_ready]
-        if publication.number == version.target and len(ready) >= count and _is_waiting(version, bounds):
-            self.orders.append(NoteReady(key, bounds))
+        if publication.number == version.awaited and len(ready) >= count and _is_waiting(version, bounds):
+            self.orders.append(NoteReady(key, bounds, version.bounds))
         if len(ready) >= count:
             self._drain_surplus(running, ready, count)
         elif self.policy.may_retry(self.fleet.failures.get(key), self.now):
@@ -235,7 +238,7 @@ class _Planner:
                 self._drain(
                     environment, f"{environment.slots_lost} of its {environment.slots} workers died and it was replaced"
                 )
-        for environment in ready[count:]:
+        for environment in _surplus(ready, count, self.fleet):
             self._drain(environment, f"above the {count} environments that are wanted")
 
     def _start(self, version: FunctionVersion, publication: Publication) -> bool:
@@ -252,7 +255,8 @@ class _Planner:
         placement = place(demand, provider, self.desired.region, self.fleet)
         match placement:
             case Nowhere(code, text):
-                if publication.number == version.target and _is_waiting(version, self.policy.bounds(version)):
+                # A version that is settled stays as it is when it cannot grow: there is nothing that could fail.
+                if publication.number == version.target and version.is_settling:
                     self.orders.append(NoteFailed(key, Reason(code, text)))
                 return False
             case OnInstance(instance, because):
@@ -270,7 +274,8 @@ class _Planner:
         """As many environments as are provisioned, within the limit; surplus ones end, in use or not."""
         count = self.provisioned[key.function, key.version]
         kept = self._whole(key, provisioned=True)
-        if self.policy.may_retry(self.fleet.failures.get(key), self.now):
+        failures = (self.fleet.failures.get(key), self.fleet.launch_failures.get(None))
+        if all(self.policy.may_retry(failure, self.now) for failure in failures):
             for _ in range(min(count - len(kept), self._room())):
                 self._order_standard(key, publication, "provisioned concurrency", provisioned=True)
         for environment in kept[count:]:
@@ -281,8 +286,9 @@ class _Planner:
         running = self._whole(key, provisioned=False)
         provisioned = sum(e.is_ready for e in self._whole(key, provisioned=True))
         wanted = max(0, self.desired.on_demand.get(key, 0) - provisioned)
-        for _ in range(min(wanted - len(running), self._room())):
-            self._order_standard(key, publication, "an invocation waits for it", provisioned=False)
+        if self.policy.may_retry(self.fleet.launch_failures.get(None), self.now):
+            for _ in range(min(wanted - len(running), self._room())):
+                self._order_standard(key, publication, "an invocation waits for it", provisioned=False)
         for environment in running[: max(0, len(running) - wanted)]:
             if _is_idle_since(environment, self.now - self.policy.idle_environment):
                 self._drain(environment, f"not used for {self.policy.idle_environment}")
@@ -321,11 +327,14 @@ class _Planner:
             return Allocation(AllocationStatus.READY, available)
         if any(key.function == config.function and key.version in provision.shares for key in self.fleet.failures):
             return Allocation(AllocationStatus.FAILED, available, "FUNCTION_ERROR_INIT_FAILURE")
-        coming = sum(
-            e.provisioned and e.is_whole and e.key.function == config.function and e.key.version in provision.shares
+        is_starting = any(
+            e.provisioned
+            and e.phase is Phase.STARTING
+            and e.key.function == config.function
+            and e.key.version in provision.shares
             for e in self.fleet.environments.values()
         )
-        if coming < config.requested and self._room() <= 0:
+        if not is_starting and self._room() <= 0:
             limit = self.policy.standard_limit
             text = f"This Lambstead runs at most {limit} environments of standard functions (setting standard_environments)."
             return Allocation(AllocationStatus.FAILED, available, text)
@@ -432,6 +441,18 @@ def _publications(version: FunctionVersion) -> Iterable[Publication]:
     coming = version.serving is None or version.serving.number != version.target
     if version.is_managed and coming and version.update_status is not UpdateStatus.FAILED:
         yield version.publication
+
+
+def _surplus(ready: list[Environment], count: int, fleet: Fleet) -> list[Environment]:
+    """Which of `ready`, oldest first, go so that `count` stay: each time the newest one in the zone that has most."""
+    staying, going = list(ready), list[Environment]()
+    while len(staying) > count:
+        zones = Counter(fleet.instances[e.instance_id].zone for e in staying)
+        crowded = max(zones.values())
+        newest = next(e for e in reversed(staying) if zones[fleet.instances[e.instance_id].zone] == crowded)
+        staying.remove(newest)
+        going.append(newest)
+    return going
 
 
 def _is_waiting(version: FunctionVersion, bounds: ScalingBounds) -> bool:

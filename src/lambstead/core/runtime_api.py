@@ -11,7 +11,9 @@
 - A timed-out invocation keeps its slot while its code runs, and a late answer for it is told so.
 
 A *worker* is one connection of the runtime. Where the interface client keeps one connection per worker (`worker_per_connection`), the loss
-of the connection is the loss of the worker and of what it ran; elsewhere a connection means nothing once its poll was answered.
+of a connection that polls or runs something is the loss of the worker and of what it ran. Between an answer and the next poll it means
+nothing: AWS's Python client drops its connection after a refused response (seen with 413) and polls on a new one. Where connections are
+not workers, a connection means nothing once its poll was answered.
 Every event may change the announced slots: the shell calls `take_slots_change` after each and tells the gateway.
 """
 
@@ -72,7 +74,7 @@ class WorkerLost:
     aborted: tuple[Invocation, ...]
     workers_left: int
     was_worker: bool
-    """Whether the connection had ever polled and its loss means the loss of a worker."""
+    """Whether the connection polled or ran something, so that its loss is the loss of a worker."""
 
 
 class RuntimeApi:
@@ -172,16 +174,17 @@ class RuntimeApi:
 
     def lost(self, worker: WorkerId) -> WorkerLost:
         """The connection ended. Its parked poll is void; if it was a worker, what it ran is aborted."""
+        was_parked = worker in self._parked
         self._parked.pop(worker, None)
         if not self._worker_per_connection:
             return WorkerLost((), 0, was_worker=False)
-        was_worker = worker in self._workers
+        aborted = tuple(i for i in self._running.values() if i.worker == worker)
+        was_busy = bool(aborted) or any(i.worker == worker for i in self._lingering.values())
         self._workers.discard(worker)
         self._release_lingering_of(worker)
-        aborted = tuple(i for i in self._running.values() if i.worker == worker)
         for invocation in aborted:
             del self._running[invocation.request_id]
-        return WorkerLost(aborted, len(self._workers), was_worker)
+        return WorkerLost(aborted, len(self._workers), was_parked or was_busy)
 
     def end(self) -> tuple[Invocation, ...]:
         """The environment is over: everything still running is aborted and no slot is left."""

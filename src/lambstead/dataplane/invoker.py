@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from lambstead.core.admission import Load
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.concurrency import Exhausted, Held, Ledger
-from lambstead.core.errors import TooManyRequests
+from lambstead.core.errors import DomainError, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
-from lambstead.dataplane.lane import Lane
+from lambstead.dataplane.lane import Lane, Link, Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
+from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
@@ -44,16 +45,23 @@ class _Expected:
 
     lane: Lane
     zone: str
-    joined: bool = False
 
 
 class Invoker:
     """See the module. All methods belong to the event loop of the gateway."""
 
-    def __init__(self, routes: Routes, realm: Realm, limits: Limits, demand_changed: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        routes: Routes,
+        realm: Realm,
+        limits: Limits,
+        records: PlatformRecords,
+        demand_changed: Callable[[], None],
+    ) -> None:
         self._routes = routes
         self._realm = realm
         self._limits = limits
+        self._records = records
         self._demand_changed = demand_changed
         self._lanes: dict[PublicationKey, Lane] = {}
         self._standard: set[PublicationKey] = set()
@@ -73,27 +81,53 @@ class Invoker:
         Raises TooManyRequests when the function's or the account's concurrency is used up or no slot comes free, ServiceFailure when the
         platform lost it.
         """
-        held = self._admit(target)
-        try:
-            return await self._submit(target, invocation)
-        finally:
-            if held is not None:
-                self._ledger.settle(held)
+        future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
-    def _admit(self, target: Target) -> Held | None:
-        """Concurrency for one invocation; None on a capacity provider, where only slots count."""
-        if target.publication.configuration.managed is not None:
-            return None
+        def settle(outcome: Outcome | DomainError) -> None:
+            if future.done():
+                return  # the caller was cancelled
+            if isinstance(outcome, Outcome):
+                future.set_result(outcome)
+            else:
+                future.set_exception(outcome)
+
+        self.submit(target, invocation, settle)
+        return await future
+
+    def resolve_known(self, ref: FunctionRef) -> Target | None:
+        """Like `resolve`, without waiting: None if the function is not in memory. Raises what AWS answers when there is no target."""
+        snapshot = self._routes.known(ref.name)
+        return None if snapshot is None else resolve(snapshot, ref, self._realm, random.random())
+
+    def submit(self, target: Target, invocation: Invocation, settle: Settle) -> None:
+        """Run one event; `settle` hears how it ended, exactly once.
+
+        Raises TooManyRequests when the function's or the account's concurrency is used up, or too many wait already.
+        """
+        key = PublicationKey(target.function, target.version, target.publication.number)
+        managed = target.publication.configuration.managed is not None
+        lane = self._lanes.get(key) or self._lane(key, managed=managed)
+        if managed:
+            lane.submit(target, invocation, settle)  # only slots count on a capacity provider
+            return
+        held = self._admit(target)
+
+        def settled(outcome: Outcome | DomainError) -> None:
+            self._ledger.settle(held)
+            settle(outcome)
+
+        try:
+            lane.submit(target, invocation, settled)
+        except TooManyRequests:
+            self._ledger.settle(held)
+            raise
+
+    def _admit(self, target: Target) -> Held:
         unreserved = self._limits.concurrent_executions - self._routes.concurrency_taken
         held = self._ledger.admit(target.function, target.version, target.limits, unreserved)
         if isinstance(held, Exhausted):
             raise TooManyRequests("Rate Exceeded.", Reason=held, Type="User")
         return held
-
-    def _submit(self, target: Target, invocation: Invocation) -> "asyncio.Future[Outcome]":
-        key = PublicationKey(target.function, target.version, target.publication.number)
-        lane = self._lanes.get(key) or self._lane(key, managed=target.publication.configuration.managed is not None)
-        return lane.submit(target, invocation)
 
     # --- control ---------------------------------------------------------------------------------------------------------
 
@@ -108,11 +142,18 @@ class Invoker:
             expected.lane.drain(environment_id)
 
     def forget(self, environment_id: str) -> None:
-        """The environment is over. Its link, if it had one, reports its own end."""
+        """The environment is over. Where its agent spoke for it, the end of that link says so, after its last words."""
         expected = self._expected.get(environment_id)
-        if expected is not None and not expected.joined:
+        if expected is not None and not expected.lane.has_agent_link(environment_id):
             del self._expected[environment_id]
+            expected.lane.gone(environment_id)
             self._drop_if_unused(expected.lane)
+
+    def ended(self, environment_id: str, story: str) -> None:
+        """The agent says how the environment's runtime ended."""
+        expected = self._expected.get(environment_id)
+        if expected is not None:
+            expected.lane.ended(environment_id, story)
 
     def init_failed(self, environment_id: str, error_type: str, document: bytes) -> None:
         """An environment failed to initialise: the standard invocation it was started for gets the error as its answer."""
@@ -138,25 +179,31 @@ class Invoker:
 
     # --- links -----------------------------------------------------------------------------------------------------------
 
-    def link_arrived(self, environment_id: str, link: LinkConnection) -> bool:
-        """Take an environment's link; False if nobody ordered such an environment, or it is linked already."""
+    def link_arrived(self, environment_id: str, connection: LinkConnection, *, is_worker: bool) -> Link | None:
+        """Take a link into an environment; None if nobody ordered such an environment, or its agent's link is there already."""
         expected = self._expected.get(environment_id)
-        if expected is None or expected.joined:
-            return False
-        expected.joined = True
-        expected.lane.joined(environment_id, expected.zone, link)
-        return True
+        if expected is None or expected.lane.has_agent_link(environment_id):
+            return None
+        link = Link(environment_id, connection, is_worker)
+        expected.lane.joined(link, expected.zone)
+        return link
 
-    def link_frame(self, environment_id: str, frame: Frame) -> None:
+    def link_frame(self, link: Link, frame: Frame) -> None:
         """A frame of a link that was taken."""
-        self._expected[environment_id].lane.frame_received(environment_id, frame)
+        expected = self._expected.get(link.environment_id)
+        if expected is not None:
+            expected.lane.frame_received(link, frame)
 
-    def link_lost(self, environment_id: str) -> None:
+    def link_lost(self, link: Link) -> None:
         """A link that was taken ended."""
-        lane = self._expected.pop(environment_id).lane
-        lane.link_lost(environment_id)
-        self._demand_changed()
-        self._drop_if_unused(lane)
+        expected = self._expected.get(link.environment_id)
+        if expected is None:
+            return
+        expected.lane.link_lost(link)
+        if not link.is_worker:
+            del self._expected[link.environment_id]
+            self._demand_changed()
+            self._drop_if_unused(expected.lane)
 
     # --- inside ----------------------------------------------------------------------------------------------------------
 
@@ -168,6 +215,7 @@ class Invoker:
             limits.max_waiting,
             (lambda _: None) if managed else (lambda _: self._demand_changed()),
             self._demand_changed,
+            self._records,
         )
         self._lanes[key] = lane
         if not managed:

@@ -1,7 +1,11 @@
 """The invoke path of one publication: its pool of slots, the links to its environments, and every invocation that waits or runs.
 
-Each admitted invocation is settled exactly once: by the function's answer, by an error of function or platform, by a refusal while it waits, or, if
-its environment vanished without a word, by `ServiceFailure`. Nothing here writes to the store.
+Each admitted invocation is settled exactly once: by the function's answer, by an error of function or platform, by a refusal while it waits, by its
+deadline, or, if its environment vanished without a word, by `ServiceFailure`. Nothing here writes to the store.
+
+An environment has one link through its agent, which speaks for all its workers and keeps their deadlines, or one link per worker. A worker's own link
+means: its end is the worker's death, and deadlines are kept here. A worker that exceeded its deadline stays busy until it answers; its answer
+is then too late for anybody.
 """
 
 import asyncio
@@ -17,7 +21,10 @@ from lambstead.core.admission import Granted, LineFull, Pool, Waiting
 from lambstead.core.errors import DomainError, ServiceFailure, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target
+from lambstead.core.platform_records import InvocationStatus
+from lambstead.core.runtime_api import error_document, exit_message, timed_out_message
 from lambstead.dataplane.outcomes import Invocation, Outcome
+from lambstead.dataplane.records import PlatformRecords
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
 from lambstead.link.messages import Error, Invoke, Reject, Result, Slots
@@ -26,12 +33,29 @@ log = logging.getLogger(__name__)
 
 SILENCE_GRACE_S = 5.0
 """How long after an invocation's deadline we wait for the agent to say that it timed out, before we say it ourselves."""
+LAST_WORDS_S = 0.25
+"""How long after a worker's link ended we wait for the agent to say how its runtime ended, before we say only that it did."""
 
-_slots = msgspec.msgpack.Decoder(Slots)
-_result = msgspec.msgpack.Decoder(Result)
-_error = msgspec.msgpack.Decoder(Error)
-_reject = msgspec.msgpack.Decoder(Reject)
-_encode = msgspec.msgpack.Encoder().encode
+Settle = Callable[[Outcome | DomainError], None]
+"""Told how an invocation ended, exactly once, on the event loop."""
+
+_slots = msgspec.json.Decoder(Slots)
+_result = msgspec.json.Decoder(Result)
+_error = msgspec.json.Decoder(Error)
+_reject = msgspec.json.Decoder(Reject)
+_encode = msgspec.json.Encoder().encode
+
+
+@dataclass(slots=True, eq=False)
+class Link:
+    """One connection into an environment, and what it runs."""
+
+    environment_id: str
+    connection: LinkConnection
+    is_worker: bool
+    """The connection of a single worker; otherwise an agent's, for all of them."""
+    running: set[int] = field(default_factory=set)
+    """Tickets given to this connection that it has not answered, too late ones included."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,9 +65,21 @@ class Running:
     ticket: int
     target: Target
     invocation: Invocation
-    future: "asyncio.Future[Outcome]"
-    environment_id: str = ""
-    silence: asyncio.TimerHandle | None = None
+    settle: Settle
+    link: Link | None = None
+    began: float = 0.0
+    """When it was delivered, on the loop's clock."""
+    due: float = 0.0
+    """When it is too late, on the loop's clock."""
+
+
+@dataclass(slots=True)
+class _Environment:
+    """The links of one environment: its agent's, or its workers', of whom the last one idle is the first to be used."""
+
+    agent: Link | None = None
+    workers: list[Link] = field(default_factory=list)
+    idle: list[Link] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -58,64 +94,98 @@ class Lane:
     """Called when an invocation starts to wait, so that environments can be started where that is how they start."""
     drained: Callable[[], None]
     """Called when a draining environment has finished its last invocation."""
+    records: PlatformRecords
+    """Where starts and ends of what workers run are recorded; agents record what goes through them."""
     pool: Pool = field(init=False)
-    _links: dict[str, LinkConnection] = field(default_factory=dict)
+    loop: asyncio.AbstractEventLoop = field(init=False)
+    _environments: dict[str, _Environment] = field(default_factory=dict)
     _alive: dict[int, Running] = field(default_factory=dict)
+    _due: dict[int, Running] = field(default_factory=dict)
+    """What runs, in the order of deadlines: all invocations of a publication have the same time."""
     _tickets: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
     _expiry: asyncio.TimerHandle | None = None
+    _deadline: asyncio.TimerHandle | None = None
 
     def __post_init__(self) -> None:
         self.pool = Pool(self.max_waiting)
+        self.loop = asyncio.get_running_loop()
 
     @property
     def is_unused(self) -> bool:
         """True when no invocation and no environment is left."""
-        return not self._alive and not self._links
+        return not self._alive and not self._environments
 
     # --- callers -------------------------------------------------------------------------------------------------------
 
-    def submit(self, target: Target, invocation: Invocation) -> "asyncio.Future[Outcome]":
-        """Admit an invocation; the future is its settlement. Raises TooManyRequests at once when too many wait already."""
+    def submit(self, target: Target, invocation: Invocation, settle: Settle) -> None:
+        """Admit an invocation; `settle` hears how it ended. Raises TooManyRequests at once when too many wait already."""
         ticket = next(self._tickets)
-        running = Running(ticket, target, invocation, asyncio.get_running_loop().create_future())
-        decision = self.pool.admit(ticket, time.monotonic(), self.patience_s)
-        match decision:
+        running = Running(ticket, target, invocation, settle)
+        match self.pool.admit(ticket, time.monotonic(), self.patience_s):
+            case Granted(_, environment_id):
+                self._alive[ticket] = running
+                self._deliver(running, environment_id)
             case LineFull(waiting):
                 raise _throttled(
                     f"{waiting} invocations wait for a slot of {self.key.function}:{self.key.version} already"
                 )
-            case Granted():
-                self._alive[ticket] = running
-                self._deliver(running, decision.environment_id)
             case Waiting():
                 self._alive[ticket] = running
                 self._watch_line()
                 self.demand_changed(self)
-        return running.future
 
     def answer_waiting(self, error_type: str, document: bytes) -> None:
         """Settle the first waiting invocation with an error document: the environment it waited for failed to initialise."""
         for ticket in self.pool.leave_all(1):
-            running = self._alive.pop(ticket)
-            _settle(running, Outcome(document, self.key.version, "", is_error=True, error_type=error_type))
+            self._settle(ticket, Outcome(document, self.key.version, "", is_error=True, error_type=error_type))
 
     # --- environments ----------------------------------------------------------------------------------------------------
 
-    def joined(self, environment_id: str, zone: str, link: LinkConnection) -> None:
-        """An environment's link is there; its slots follow in frames."""
-        self._links[environment_id] = link
-        self.pool.joined(environment_id, zone)
+    def joined(self, link: Link, zone: str) -> None:
+        """A link is there; its slots follow in frames. The environment joins with its first link."""
+        environment = self._environments.get(link.environment_id)
+        if environment is None:
+            environment = self._environments[link.environment_id] = _Environment()
+            self.pool.joined(link.environment_id, zone)
+        if link.is_worker:
+            environment.workers.append(link)
+        else:
+            environment.agent = link
 
     def drain(self, environment_id: str) -> None:
         """Give the environment nothing more."""
         self.pool.drain(environment_id)
 
-    def link_lost(self, environment_id: str) -> None:
-        """The environment's link ended; invocations that it did not settle before get a platform error."""
-        self._links.pop(environment_id, None)
+    def link_lost(self, link: Link) -> None:
+        """A link ended: with an agent's its environment is over, with a worker's the worker is."""
+        environment = self._environments.get(link.environment_id)
+        if environment is None:
+            return
+        if not link.is_worker:
+            self.gone(link.environment_id)
+            return
+        environment.workers.remove(link)
+        if link in environment.idle:
+            environment.idle.remove(link)
+            self.pool.slots_changed(link.environment_id, -1)
+        if link.running:
+            self.loop.call_later(LAST_WORDS_S, self._worker_died, link)
+
+    def has_agent_link(self, environment_id: str) -> bool:
+        """True while the environment's agent speaks for it; then the end of that link is the end of the environment."""
+        environment = self._environments.get(environment_id)
+        return environment is not None and environment.agent is not None
+
+    def gone(self, environment_id: str) -> None:
+        """The environment is over. What it did not settle gets a platform error: nobody knows whether it finished."""
+        environment = self._environments.pop(environment_id, None)
+        if environment is None:
+            return
         self.pool.gone(environment_id)
-        for running in [r for r in self._alive.values() if r.environment_id == environment_id]:
-            self._fail(
+        for link in (*environment.workers, *([environment.agent] if environment.agent else [])):
+            link.connection.close()
+        for running in self._running_in(environment_id):
+            self._settle(
                 running.ticket,
                 ServiceFailure(
                     f"The execution environment {environment_id} was lost while it ran request {running.invocation.request_id}. "
@@ -123,26 +193,48 @@ class Lane:
                 ),
             )
 
-    def frame_received(self, environment_id: str, frame: Frame) -> None:
-        """One frame from an environment's link."""
-        match frame.kind:
-            case Kind.SLOTS:
-                for granted in self.pool.slots_changed(environment_id, _slots.decode(frame.head).change):
-                    self._deliver(self._alive[granted.ticket], environment_id)
-            case Kind.RESULT:
-                self._settled(environment_id, frame, is_error=False)
-            case Kind.ERROR:
-                self._settled(environment_id, frame, is_error=True)
-            case Kind.REJECT:
-                self._rejected(environment_id, frame)
-            case _:
-                log.warning("link-unexpected-frame", extra={"environment": environment_id, "kind": frame.kind.name})
+    def ended(self, environment_id: str, story: str) -> None:
+        """The agent says how the environment's runtime ended: what its workers ran gets that as its answer."""
+        for running in self._running_in(environment_id):
+            if running.link is not None and running.link.is_worker:
+                self._settle(running.ticket, self._exit_outcome(running, story))
 
-    # --- inside ----------------------------------------------------------------------------------------------------------
+    def _running_in(self, environment_id: str) -> list[Running]:
+        return [r for r in self._alive.values() if r.link is not None and r.link.environment_id == environment_id]
+
+    def frame_received(self, link: Link, frame: Frame) -> None:
+        """One frame of a link."""
+        match frame.kind:
+            case Kind.RESULT:
+                self._answered(link, frame, is_error=False)
+            case Kind.SLOTS:
+                self._slots_changed(link, _slots.decode(frame.head).change)
+            case Kind.ERROR:
+                self._answered(link, frame, is_error=True)
+            case Kind.REJECT:
+                self._rejected(link, frame)
+            case _:
+                log.warning(
+                    "link-unexpected-frame", extra={"environment": link.environment_id, "kind": frame.kind.name}
+                )
+
+    # --- slots ---------------------------------------------------------------------------------------------------------------
+
+    def _slots_changed(self, link: Link, change: int) -> None:
+        environment = self._environments.get(link.environment_id)
+        if environment is None:
+            return
+        if link.is_worker:
+            environment.idle.append(link)
+        for granted in self.pool.slots_changed(link.environment_id, change):
+            self._deliver(self._alive[granted.ticket], link.environment_id)
 
     def _deliver(self, running: Running, environment_id: str) -> None:
         target, invocation = running.target, running.invocation
-        running.environment_id = environment_id
+        environment = self._environments[environment_id]
+        link = environment.agent or environment.idle.pop()
+        running.link = link
+        link.running.add(running.ticket)
         timeout_ms = target.timeout_ms
         head = Invoke(
             invocation.request_id,
@@ -154,57 +246,109 @@ class Lane:
             "",
             invocation.tenant_id,
         )
-        running.silence = asyncio.get_running_loop().call_later(
-            timeout_ms / 1000 + SILENCE_GRACE_S, self._silent, running.ticket
-        )
-        self._links[environment_id].send(Kind.INVOKE, running.ticket, _encode(head), invocation.payload)
+        running.began = self.loop.time()
+        running.due = running.began + timeout_ms / 1000 + (0.0 if link.is_worker else SILENCE_GRACE_S)
+        if link.is_worker:
+            self.records.started(environment_id, invocation.request_id)
+        self._due[running.ticket] = running
+        if self._deadline is None:
+            self._deadline = self.loop.call_at(running.due, self._deadline_passed)
+        link.connection.send(Kind.INVOKE, running.ticket, _encode(head), invocation.payload)
 
-    def _settled(self, environment_id: str, frame: Frame, *, is_error: bool) -> None:
-        running = self._alive.get(frame.stream)
-        if running is None or running.environment_id != environment_id:
-            return  # settled before, by silence
-        del self._alive[frame.stream]
-        self._finished(environment_id)
-        error_type = _error.decode(frame.head).error_type if is_error else ""
-        _settle(running, Outcome(frame.payload, self.key.version, environment_id, is_error, error_type))
+    # --- answers ---------------------------------------------------------------------------------------------------------------
+
+    def _answered(self, link: Link, frame: Frame, *, is_error: bool) -> None:
+        ticket = frame.stream
+        if ticket not in link.running:
+            return
+        link.running.remove(ticket)
+        self._finished(link.environment_id)
+        if ticket in self._alive:  # else it was settled before, by its deadline
+            error_type = _error.decode(frame.head).error_type if is_error else ""
+            if link.is_worker:
+                self._record(self._alive[ticket], "error" if is_error else "success", error_type)
+            self._settle(ticket, Outcome(frame.payload, self.key.version, link.environment_id, is_error, error_type))
+
+    def _rejected(self, link: Link, frame: Frame) -> None:
+        ticket = frame.stream
+        if ticket not in link.running:
+            return
+        link.running.remove(ticket)
+        running = self._alive.get(ticket)
+        log.info(
+            "invocation-rejected",
+            extra={"environment": link.environment_id, "because": _reject.decode(frame.head).because},
+        )
+        if running is None:
+            self._finished(link.environment_id)
+            return
+        running.link = None
+        self._due.pop(ticket, None)
+        match self.pool.again(ticket, link.environment_id, time.monotonic(), self.patience_s):
+            case Granted(_, environment_id):
+                self._deliver(running, environment_id)
+            case Waiting():
+                self._watch_line()
+                self.demand_changed(self)
 
     def _finished(self, environment_id: str) -> None:
         self.pool.finished(environment_id)
         if self.pool.is_drained(environment_id):
             self.drained()
 
-    def _rejected(self, environment_id: str, frame: Frame) -> None:
-        running = self._alive.get(frame.stream)
-        if running is None or running.environment_id != environment_id:
-            return
-        log.info(
-            "invocation-rejected",
-            extra={"environment": environment_id, "because": _reject.decode(frame.head).because},
-        )
-        if running.silence:
-            running.silence.cancel()
-        running.environment_id = ""
-        decision = self.pool.again(running.ticket, environment_id, time.monotonic(), self.patience_s)
-        if isinstance(decision, Granted):
-            self._deliver(running, decision.environment_id)
-        else:
-            self._watch_line()
-            self.demand_changed(self)
+    def _worker_died(self, link: Link) -> None:
+        """Nobody said more than that the worker's link ended: the worker exited without a reason."""
+        for ticket in link.running:
+            running = self._alive.get(ticket)
+            if running is not None:
+                self._settle(ticket, self._exit_outcome(running, None))
+            if link.environment_id in self._environments:
+                self._finished(link.environment_id)
+        link.running.clear()
 
-    def _silent(self, ticket: int) -> None:
-        """The agent said nothing although the deadline is long over."""
-        running = self._alive.get(ticket)
-        if running is not None:
-            log.error("invocation-unanswered", extra={"environment": running.environment_id, "lane": str(self.key)})
-            self._finished(running.environment_id)
-            self._fail(ticket, ServiceFailure(f"The execution environment {running.environment_id} does not answer."))
+    def _record(self, running: Running, status: InvocationStatus, error_type: str = "") -> None:
+        link = running.link
+        if link is not None:
+            duration = self.loop.time() - running.began
+            self.records.ended(link.environment_id, running.invocation.request_id, status, duration, error_type)
 
-    def _fail(self, ticket: int, error: DomainError) -> None:
+    def _exit_outcome(self, running: Running, story: str | None) -> Outcome:
+        self._record(running, "failure", "Runtime.ExitError")
+        return self._platform_error(running, "Runtime.ExitError", story or exit_message(None))
+
+    def _platform_error(self, running: Running, error_type: str, story: str) -> Outcome:
+        """An error document that the platform writes on behalf of the function."""
+        request_id = running.invocation.request_id
+        document = error_document(error_type, f"RequestId: {request_id} Error: {story}").encode()
+        environment_id = running.link.environment_id if running.link else ""
+        return Outcome(document, self.key.version, environment_id, is_error=True, error_type=error_type)
+
+    # --- deadlines -----------------------------------------------------------------------------------------------------------------
+
+    def _deadline_passed(self) -> None:
+        self._deadline = None
+        now = self.loop.time()
+        while self._due:
+            ticket, running = next(iter(self._due.items()))
+            if running.due > now:
+                self._deadline = self.loop.call_at(running.due, self._deadline_passed)
+                return
+            self._settle(ticket, self._too_late(running))
+
+    def _too_late(self, running: Running) -> Outcome | DomainError:
+        """What the caller hears at the deadline. The slot stays taken until its worker answers or dies."""
+        link = running.link
+        assert link is not None
+        if link.is_worker:
+            self._record(running, "timeout", "Sandbox.Timedout")
+            return self._platform_error(running, "Sandbox.Timedout", timed_out_message(running.target.timeout_ms))
+        log.error("invocation-unanswered", extra={"environment": link.environment_id, "lane": str(self.key)})
+        return ServiceFailure(f"The execution environment {link.environment_id} does not answer.")
+
+    def _settle(self, ticket: int, outcome: Outcome | DomainError) -> None:
         running = self._alive.pop(ticket)
-        if running.silence:
-            running.silence.cancel()
-        if not running.future.done():
-            running.future.set_exception(error)
+        self._due.pop(ticket, None)
+        running.settle(outcome)
 
     def _watch_line(self) -> None:
         """Make sure that we wake when the first deadline in the line passes."""
@@ -212,20 +356,13 @@ class Lane:
         if deadline is None or self._expiry is not None:
             return
         delay = max(0.0, deadline - time.monotonic())
-        self._expiry = asyncio.get_running_loop().call_later(delay, self._expire)
+        self._expiry = self.loop.call_later(delay, self._expire)
 
     def _expire(self) -> None:
         self._expiry = None
         for ticket in self.pool.expired(time.monotonic()):
-            self._fail(ticket, _throttled(f"no slot came free within {self.patience_s:g} s"))
+            self._settle(ticket, _throttled(f"no slot came free within {self.patience_s:g} s"))
         self._watch_line()
-
-
-def _settle(running: Running, outcome: Outcome) -> None:
-    if running.silence:
-        running.silence.cancel()
-    if not running.future.done():
-        running.future.set_result(outcome)
 
 
 def _throttled(because: str) -> TooManyRequests:

@@ -68,6 +68,7 @@ class Agent:
             await self._stop_everything()
             reaper.cancel()
             self._control.close()
+            _kill_children()
 
     def _control_frame(self, link: LinkConnection, frame: Frame) -> None:
         if frame.kind is not Kind.CONTROL:
@@ -122,17 +123,29 @@ class Agent:
     async def _reap_orphans(self) -> None:
         while True:
             await asyncio.sleep(REAP_TICK_SECONDS)
-            if not any(environment.is_acquiring for environment in self._environments.values()):
-                reap_orphans({environment.main_pid for environment in self._environments.values()})
+            _reap_orphans({environment.main_pid for environment in self._environments.values()})
 
 
-def reap_orphans(mains: set[int | None]) -> None:
-    """Reap children that nobody waits for: what environments left behind. Stops at one of `mains`, which its environment reaps itself."""
-    with contextlib.suppress(ChildProcessError):
-        while (
-            ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        ) is not None and ended.si_pid not in mains:
+def _reap_orphans(mains: set[int | None]) -> None:
+    """Reap children that nobody waits for: what environments left behind.
+
+    Stops at a child with a parent's care, to try again at the next tick: one of `mains`, or an installer, which unlike everything of an
+    environment belongs to the agent's own session.
+    """
+    with contextlib.suppress(ChildProcessError, ProcessLookupError):
+        while (ended := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) is not None:
+            if ended.si_pid in mains or os.getsid(ended.si_pid) == os.getsid(0):
+                return
             os.waitpid(ended.si_pid, 0)
+
+
+def _kill_children() -> None:
+    """Kill what is still there when the agent ends: an installer at work, whose thread would keep the agent waiting."""
+    import psutil  # its import would slow every start of an agent
+
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            child.kill()
 
 
 def _prepare_process() -> None:

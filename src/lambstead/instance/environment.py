@@ -32,7 +32,7 @@ from lambstead.instance.log_capture import LogCapture
 from lambstead.instance.platform_log import PlatformLog
 from lambstead.instance.runtime_api import RuntimeApiServer
 from lambstead.instance.runtimes import catalogue
-from lambstead.instance.runtimes.python import InstalledRuntime, RuntimeNotAvailable
+from lambstead.instance.runtimes.python import InstalledRuntime, RuntimeNotAvailable, WorkerLink
 from lambstead.instance.sandbox import plan_process
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
@@ -46,6 +46,8 @@ from lambstead.link.messages import (
     StartEnvironment,
 )
 
+RECOUNT_AFTER_SECONDS = 0.5
+"""How long after a connection dropped we look whether its worker is still there: a kill shows at once, a reconnection is nothing."""
 WORKER_COUNT_TICK_SECONDS = 0.25
 """While init waits for the last polls, living workers are counted this often."""
 MAX_SOCKET_PATH_BYTES = 100
@@ -97,14 +99,12 @@ class Environment:
         self._output: LogCapture | None = None
         self._platform_log: PlatformLog | None = None
         self._folders: list[Path] = []
+        self._fewest_workers = start.max_concurrency
+        """Workers that are left as far as we know; AWS's client does not replace any."""
+        self._workers: LinkedWorkers | None = None
+        """Set when the workers speak the link themselves."""
         self._note = ""
-        self._acquiring: asyncio.Task[InstalledRuntime] | None = None
         self._init_started = 0.0
-
-    @property
-    def is_acquiring(self) -> bool:
-        """Whether child processes of the agent other than the main process are at work: probes and installers."""
-        return self._acquiring is not None and not self._acquiring.done()
 
     @property
     def main_pid(self) -> int | None:
@@ -121,7 +121,7 @@ class Environment:
             init_ms = await self._initialize()
             if init_ms is not None:
                 await self._serve(init_ms)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001
             # Task boundary: an environment that breaks must be reported, or its slots would be promised for ever.
             _log.exception("environment_broke", extra={"environment": self._start.environment_id})
             self._end(
@@ -148,21 +148,18 @@ class Environment:
 
     async def _acquire_runtime(self) -> InstalledRuntime | None:
         """The runtime, installed first if need be; a stop order does not wait for that."""
-        identifier = self._start.runtime
-        work = self._acquiring = asyncio.create_task(
-            asyncio.to_thread(
-                catalogue.install, self._host.runtimes_dir, identifier, lambda text: _log.info("%s", text)
-            )
-        )
-        await asyncio.wait({work, self._ending}, return_when=asyncio.FIRST_COMPLETED)
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(None, _install, self._host.runtimes_dir, self._start.runtime)
+        work.add_done_callback(lambda _: self._progress.set())
+        self._progress.clear()
+        await self._progress.wait()
         if self._ending.done():
-            work.cancel()
             return None
-        try:
-            return work.result()
-        except RuntimeNotAvailable as exc:
-            self._end(_Ending("Runtime.Unknown", str(exc), "InvalidRuntime"))
+        installed = work.result()
+        if isinstance(installed, RuntimeNotAvailable):
+            self._end(_Ending("Runtime.Unknown", str(installed), "InvalidRuntime"))
             return None
+        return installed
 
     async def _prepare(self, runtime: InstalledRuntime) -> RuntimeApiServer | None:
         try:
@@ -195,7 +192,8 @@ class Environment:
         temp_path.mkdir(parents=True, mode=0o700)
         self._folders.append(folder)
         log_socket = self._listen_for_logs(folder, output) if self._managed else None
-        plan = plan_process(runtime.command(), Path(self._start.code_path), temp_path, os.getpid())
+        link, status_fd = self._link_for_workers()
+        plan = plan_process(runtime.command(link), Path(self._start.code_path), temp_path, os.getpid())
         site = RuntimeSite(
             api.address, plan.code_path, runtime.client_dir, plan.temp_path, runtime.interpreter.path.parent, log_socket
         )
@@ -210,6 +208,7 @@ class Environment:
                 stdin=subprocess.DEVNULL,
                 stdout=write_fd,
                 stderr=write_fd,
+                pass_fds=() if status_fd is None else (status_fd,),
                 start_new_session=True,
             )
         except OSError as exc:
@@ -217,9 +216,19 @@ class Environment:
             return False
         finally:
             os.close(write_fd)
+            if status_fd is not None:
+                os.close(status_fd)
         self._main_fd = os.pidfd_open(self._main.pid)
         asyncio.get_running_loop().add_reader(self._main_fd, self._main_exited)
         return True
+
+    def _link_for_workers(self) -> tuple[WorkerLink | None, int | None]:
+        """What lets workers speak the link themselves, and the end of the status pipe that goes to them; neither where they don't."""
+        if not (self._managed and self._start.link_path):
+            return None, None
+        read_fd, write_fd = os.pipe()
+        self._workers = LinkedWorkers(read_fd, self._start.max_concurrency, self._progress.set, self.worker_lost)
+        return WorkerLink(self._start.link_path, self._start.environment_id, write_fd), write_fd
 
     def _listen_for_logs(self, folder: Path, output: LogCapture) -> Path:
         path = folder / "log.sock"
@@ -235,7 +244,9 @@ class Environment:
         deadline = started + self._start.init_timeout_ms / 1000
         alive: int | None = None
         while not self._ending.done():
-            if is_initialized(InitProgress(api.parked, self._expected_polls, alive)):
+            if self._workers is not None and self._workers.is_initialized:
+                return True
+            if self._workers is None and is_initialized(InitProgress(api.parked, self._expected_polls, alive)):
                 return True
             remaining = deadline - time.monotonic()
             if remaining <= 0:
@@ -268,17 +279,19 @@ class Environment:
         assert api is not None
         assert platform_log is not None
         assert main is not None
-        try:
-            self._link = await self._connect_link()
-        except OSError as exc:
-            self._end(_Ending("Runtime.Unknown", f"The server's socket cannot be reached: {exc}.", "InternalError"))
-            return
+        if self._workers is None:
+            try:
+                self._link = await self._connect_link()
+            except OSError as exc:
+                self._end(_Ending("Runtime.Unknown", f"The server's socket cannot be reached: {exc}.", "InternalError"))
+                return
         if self._ending.done():
             return
         self._ready = True
         platform_log.init_ended("success", init_ms)
-        self._link.send(Kind.HELLO, 0, msgspec.msgpack.encode(Hello(PROTOCOL_VERSION, self._start.environment_id)))
-        api.open_link(self._link)
+        if self._link is not None:
+            self._link.send(Kind.HELLO, 0, msgspec.json.encode(Hello(PROTOCOL_VERSION, self._start.environment_id)))
+            api.open_link(self._link)
         self._report(EnvironmentReady(self._start.environment_id, init_ms, main.pid, self._note))
         await self._ending
 
@@ -307,7 +320,18 @@ class Environment:
     def init_failed(self, error_type: str, document: str) -> None:
         self._end(_Ending(error_type, "", "FunctionError.RuntimeInitError", _as_document(error_type, document)))
 
+    def connection_dropped(self) -> None:
+        if self._managed and self._ready:
+            asyncio.get_running_loop().call_later(RECOUNT_AFTER_SECONDS, self._recount)
+
+    def _recount(self) -> None:
+        """See whether a worker died where its connection could not tell."""
+        alive = None if self._ending.done() else self._count_workers()
+        if alive is not None and alive < self._fewest_workers:
+            self.worker_lost(alive)
+
     def worker_lost(self, workers_left: int) -> None:
+        self._fewest_workers = min(self._fewest_workers, workers_left)
         if not self._ready:
             self._progress.set()
         elif workers_left:
@@ -342,6 +366,8 @@ class Environment:
         if self._link is not None:
             self._link.close()
         await self._kill()
+        if self._workers is not None:
+            self._workers.close()
         if self._platform_log is not None and self._output is not None:
             self._output.drain()
             self._log_ending(self._platform_log, ending)
@@ -384,6 +410,56 @@ class Environment:
             return EnvironmentExited(environment_id, ending.error_type, ending.message)
         document = ending.document or error_document(ending.error_type, ending.message)
         return EnvironmentFailed(environment_id, ending.error_type, document, ending.reason_code)
+
+
+class LinkedWorkers:
+    """Workers that speak the link themselves, as their main process reports them over a pipe (see `runtimes.python_link`)."""
+
+    def __init__(self, status_fd: int, slots: int, progress: Callable[[], None], lost: Callable[[int], None]) -> None:
+        """`progress` hears of every report, `lost` of a worker that is gone for good, with the number of those that are left."""
+        self._fd = status_fd
+        self._slots = slots
+        self._progress = progress
+        self._lost = lost
+        self._ready = 0
+        os.set_blocking(status_fd, False)
+        asyncio.get_running_loop().add_reader(status_fd, self._readable)
+
+    @property
+    def is_initialized(self) -> bool:
+        """True once every worker that did not die at init is ready, and there is one."""
+        return self._ready > 0 and self._ready >= self._slots
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._fd >= 0:
+            asyncio.get_running_loop().remove_reader(self._fd)
+            os.close(self._fd)
+            self._fd = -1
+
+    def _readable(self) -> None:
+        words = os.read(self._fd, 4096)
+        if not words:
+            self.close()
+            return
+        for word in words.decode():
+            match word:
+                case "+":
+                    self._ready += 1
+                case "-":
+                    self._ready -= 1
+                case _:
+                    self._slots -= 1
+                    self._lost(self._slots)
+        self._progress()
+
+
+def _install(runtimes_dir: Path, identifier: str) -> InstalledRuntime | RuntimeNotAvailable:
+    """The error is returned and not raised: when a stop order came meanwhile, nobody is left to catch it."""
+    try:
+        return catalogue.install(runtimes_dir, identifier, lambda text: _log.info("%s", text))
+    except RuntimeNotAvailable as exc:
+        return exc
 
 
 def _finish(main: "subprocess.Popen[bytes]", environment_id: str) -> None:

@@ -33,6 +33,11 @@ class LogCapture:
         self._listener: socket.socket | None = None
         self._dropped_bytes = 0
 
+    @property
+    def file_descriptor(self) -> int:
+        """The log file's; below zero once closed."""
+        return self._file
+
     def write_line(self, line: str) -> None:
         """Append one line of the platform's own."""
         self._append(line.encode("utf-8", "replace") + b"\n")

@@ -15,15 +15,13 @@ from typing import Literal
 
 import msgspec
 
+from lambstead.core.platform_records import InvocationStatus, Level, Record, reported, started, timestamp
 from lambstead.core.runtime_api import timed_out_message
 from lambstead.instance.environment_variables import initialization_type
 from lambstead.link.messages import StartEnvironment
 
-InvocationStatus = Literal["success", "error", "timeout", "failure"]
 InitStatus = Literal["success", "error", "timeout"]
-Level = Literal["DEBUG", "INFO", "WARN"]
 
-_LEVELS: dict[str, int] = {"TRACE": 0, "DEBUG": 1, "INFO": 2, "WARN": 3, "ERROR": 4, "FATAL": 5}
 _MIB = 1024 * 1024
 
 
@@ -50,7 +48,6 @@ class PlatformLog:
         self._write_line = write_line
         self._managed = start.mode == "managed-instances"
         self._text = not self._managed and start.log_format == "Text"
-        self._level = _LEVELS.get(start.system_log_level.upper(), _LEVELS["INFO"])
         self._init_type = initialization_type(start)
         self._init_ms: float | None = None
 
@@ -97,10 +94,10 @@ class PlatformLog:
         if self._text:
             self._write_line(f"START RequestId: {request_id} Version: {version}")
             return
-        record: dict[str, object] = {"requestId": request_id, "version": version}
         if self._managed:
-            record["functionArn"] = self._start.function_arn
-        self._record("platform.start", record, "INFO")
+            self._write(started(request_id, version, self._start.function_arn))
+        else:
+            self._record("platform.start", {"requestId": request_id, "version": version}, "INFO")
 
     def invocation_ended(self, ended: Ended) -> None:
         if self._text:
@@ -143,29 +140,34 @@ class PlatformLog:
         self._write_line(f"END RequestId: {request_id}\n" + "\t".join(fields) + "\t")
 
     def _write_report(self, ended: Ended) -> None:
+        if self._managed:
+            self._write(reported(ended.request_id, ended.status, ended.duration_ms, ended.error_type))
+            return
         record: dict[str, object] = {"requestId": ended.request_id, "status": ended.status}
         if ended.error_type:
             record["errorType"] = ended.error_type
         metrics: dict[str, object] = {"durationMs": round(ended.duration_ms, 3)}
         level: Level = "INFO" if ended.status == "success" else "WARN"
-        if not self._managed:
-            self._record(
-                "platform.runtimeDone", record | {"metrics": dict(metrics)}, "DEBUG" if level == "INFO" else "WARN"
-            )
-            metrics |= {
-                "billedDurationMs": ceil(ended.duration_ms),
-                "memorySizeMB": self._start.memory_mb,
-                "maxMemoryUsedMB": ceil(ended.max_memory_bytes / _MIB),
-            }
-            if self._init_ms is not None:
-                metrics["initDurationMs"] = round(self._init_ms, 3)
+        self._record(
+            "platform.runtimeDone", record | {"metrics": dict(metrics)}, "DEBUG" if level == "INFO" else "WARN"
+        )
+        metrics |= {
+            "billedDurationMs": ceil(ended.duration_ms),
+            "memorySizeMB": self._start.memory_mb,
+            "maxMemoryUsedMB": ceil(ended.max_memory_bytes / _MIB),
+        }
+        if self._init_ms is not None:
+            metrics["initDurationMs"] = round(self._init_ms, 3)
         record["metrics"] = metrics
         self._record("platform.report", record, level)
 
     def _record(self, type_: str, record: dict[str, object], level: Level) -> None:
-        if _LEVELS[level] >= self._level:
-            self._write_line(msgspec.json.encode({"time": _now(), "type": type_, "record": record}).decode())
+        self._write(Record(type_, record, level))
+
+    def _write(self, record: Record) -> None:
+        if record.is_shown(self._start.system_log_level):
+            self._write_line(msgspec.json.encode(record.document(datetime.now(UTC))).decode())
 
 
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return timestamp(datetime.now(UTC))

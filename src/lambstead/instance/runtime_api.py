@@ -17,6 +17,7 @@ from typing import Protocol
 
 import msgspec
 
+from lambstead.core.platform_records import InvocationStatus
 from lambstead.core.runtime_api import (
     MAX_ERROR_BYTES,
     MAX_RESPONSE_BYTES,
@@ -33,7 +34,7 @@ from lambstead.core.runtime_api import (
     timed_out_message,
 )
 from lambstead.instance.http_protocol import HttpConnection, Request
-from lambstead.instance.platform_log import Ended, InvocationStatus, PlatformLog
+from lambstead.instance.platform_log import Ended, PlatformLog
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
 from lambstead.link.messages import Error, Invoke, Reject, Result, Slots
@@ -51,8 +52,8 @@ _RESPONSE_MODE_HEADER = "lambda-runtime-function-response-mode"
 
 _ACCEPTED = b'{"status":"OK"}\n'
 _DEFAULT_CONTENT_TYPE = "application/octet-stream"
-_invoke_decoder = msgspec.msgpack.Decoder(Invoke)
-_encode = msgspec.msgpack.encode
+_invoke_decoder = msgspec.json.Decoder(Invoke)
+_encode = msgspec.json.encode
 
 
 class Life(Protocol):
@@ -63,6 +64,9 @@ class Life(Protocol):
 
     def init_failed(self, error_type: str, document: str) -> None:
         """The runtime reported that init failed, for the first time."""
+
+    def connection_dropped(self) -> None:
+        """A connection ended between an answer and the next poll: the client reconnects, or its worker died."""
 
     def worker_lost(self, workers_left: int) -> None:
         """A worker that had been ready is gone."""
@@ -162,8 +166,12 @@ class RuntimeApiServer:
         message = exit_message(None)
         for invocation in lost.aborted:
             self._abort(invocation, message)
-        if lost.was_worker and not self._unusable:
+        if self._unusable:
+            return
+        if lost.was_worker:
             self._life.worker_lost(lost.workers_left)
+        else:
+            self._life.connection_dropped()
 
     # From the runtime
 

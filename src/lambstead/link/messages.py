@@ -1,6 +1,7 @@
 """Messages between the server and its executors: heads of invocation frames, and the control messages of an agent.
 
-Heads are MessagePack arrays of these structs (positions are the protocol; new fields are appended with defaults). Control messages
+Heads are JSON arrays of these structs (positions are the protocol; new fields are appended with defaults): workers read and
+write them with nothing but their standard library. Control messages are MessagePack and
 are tagged by their class name. Times are epoch milliseconds, durations milliseconds, sizes as named.
 """
 
@@ -104,6 +105,8 @@ class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Why it is initialised; in on-demand mode only."""
     endpoint_url: str = ""
     """Where AWS SDKs inside the function find Lambstead itself; empty to leave them alone."""
+    link_path: str = ""
+    """Socket on which workers of this environment may speak the link themselves; empty to keep to the Runtime API."""
 
 
 class StopEnvironment(msgspec.Struct, frozen=True, tag=True):

@@ -12,8 +12,9 @@ from email.utils import formatdate
 from typing import Any
 
 from uvicorn import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
+
+from lambstead.server.invoke_protocol import InvokeProtocol, ShortWay
 
 KEEP_ALIVE_S = 75
 MAX_HEADER_BYTES = 64 * 1024
@@ -43,9 +44,10 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 class HttpServer:
-    """Serves one ASGI application on one listening socket."""
+    """Serves one ASGI application on one listening socket, with the short way for Invoke in front of it."""
 
-    def __init__(self, app: Any) -> None:  # Any: an ASGI application, as uvicorn types it
+    def __init__(self, app: Any, short_way: ShortWay) -> None:  # Any: an ASGI application, as uvicorn types it
+        self._short_way = short_way
         self._config = Config(
             app,
             interface="asgi3",
@@ -70,7 +72,7 @@ class HttpServer:
         self._server = await loop.create_server(self._protocol, sock=listener, backlog=BACKLOG)
 
     def _protocol(self) -> asyncio.Protocol:
-        return HttpToolsProtocol(config=self._config, server_state=self._state, app_state={})
+        return InvokeProtocol(self._short_way, config=self._config, server_state=self._state, app_state={})
 
     async def _tick(self) -> None:
         """Keep the Date header; it needs no better than a second."""
@@ -95,5 +97,6 @@ class HttpServer:
             self._clock.cancel()
 
     async def _drained(self) -> None:
+        await self._short_way.drained()
         while self._state.tasks:
             await asyncio.wait(list(self._state.tasks))

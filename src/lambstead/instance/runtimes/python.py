@@ -15,7 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lambstead.instance.runtimes.discovery import Interpreter, find_interpreters
@@ -49,6 +49,15 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
+class WorkerLink:
+    """Where the workers of an environment speak the link themselves, and where their main process reports them (see `python_link`)."""
+
+    path: str
+    environment_id: str
+    status_fd: int
+
+
+@dataclass(frozen=True, slots=True)
 class InstalledRuntime:
     """A runtime that can be started now."""
 
@@ -62,12 +71,12 @@ class InstalledRuntime:
         """As `runtimeVersion` of the platform's log records names it."""
         return f"python:{self.interpreter.version_text}"
 
-    def command(self) -> RuntimeCommand:
-        """The main process: our bootstrap, which becomes AWS's client."""
+    def command(self, link: WorkerLink | None = None) -> RuntimeCommand:
+        """The main process: our bootstrap, which becomes AWS's client; with `link`, its workers get their events there."""
         return RuntimeCommand(
             program=self.interpreter.path,
             arguments_before=("-P", "-S", str(_BOOTSTRAP)),
-            arguments_after=(str(self.client_dir),),
+            arguments_after=(str(self.client_dir), json.dumps(asdict(link)) if link else ""),
         )
 
 

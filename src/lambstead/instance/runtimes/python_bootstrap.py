@@ -1,6 +1,6 @@
 """What a Python environment runs: confine this process, put the paths in AWS's order, then AWS's own interface client.
 
-Run as `<python> -P -S python_bootstrap.py CONFINEMENT CLIENT_DIR` by the interpreter of the function, which is not Lambstead's: only the
+Run as `<python> -P -S python_bootstrap.py CONFINEMENT CLIENT_DIR LINK` by the interpreter of the function, which is not Lambstead's: only the
 standard library is imported and nothing of Lambstead can be. `-P` and `-S` keep the script's folder and the interpreter's
 site-packages off `sys.path`, so that the function finds what AWS's image has and no more.
 
@@ -9,6 +9,7 @@ dies, as it kills this process when the agent dies: nobody is left behind, whoev
 """
 
 import ctypes
+import importlib.util
 import json
 import os
 import resource
@@ -21,7 +22,7 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 
 
-def main(confinement_json: str, client_dir: str) -> None:
+def main(confinement_json: str, client_dir: str, link_json: str) -> None:
     confine(json.loads(confinement_json))
     arrange_paths(os.environ["LAMBDA_TASK_ROOT"], client_dir)
     restore_builtins()
@@ -29,9 +30,29 @@ def main(confinement_json: str, client_dir: str) -> None:
     sys.dont_write_bytecode = True
     sys.argv = [os.path.join(client_dir, "awslambdaric", "__main__.py"), os.environ["_HANDLER"]]
 
+    if link_json:
+        run_on_link(json.loads(link_json))
+        return
     from awslambdaric.__main__ import main as run_client  # type: ignore[import-not-found]  # lives in client_dir, not here
 
     run_client(sys.argv)
+
+
+def run_on_link(link: dict[str, str | int]) -> None:
+    """AWS's client with events from the invocation link. `-P` keeps our folder off the path, so the module is loaded by its file."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "python_link.py")
+    spec = importlib.util.spec_from_file_location("_lambstead_link", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.run(
+        os.environ["_HANDLER"],
+        os.environ["AWS_LAMBDA_RUNTIME_API"],
+        int(os.environ["AWS_LAMBDA_MAX_CONCURRENCY"]),
+        os.environ.get("_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET", ""),
+        module.LinkArguments(**link),
+    )
 
 
 def confine(confinement: dict[str, int]) -> None:
@@ -97,4 +118,4 @@ def restore_builtins() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2])
+    main(sys.argv[1], sys.argv[2], sys.argv[3])

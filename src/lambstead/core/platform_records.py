@@ -1,0 +1,61 @@
+"""Platform records of an invocation on a managed instance, as they stand in the function's log.
+
+Fields are those of the reference on managed instances, §9: a report carries a duration and nothing else. Levels follow AWS's table: a start and a
+successful report are INFO, any other report is WARN.
+"""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import PurePath
+from typing import Literal
+
+InvocationStatus = Literal["success", "error", "timeout", "failure"]
+Level = Literal["DEBUG", "INFO", "WARN"]
+
+LEVELS: dict[str, int] = {"TRACE": 0, "DEBUG": 1, "INFO": 2, "WARN": 3, "ERROR": 4, "FATAL": 5}
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One record: its type, its members, and the level that decides whether the function's log shows it."""
+
+    type: str
+    members: dict[str, object]
+    level: Level
+
+    def is_shown(self, system_log_level: str) -> bool:
+        """True if a log at this system level has the record; unknown levels count as INFO."""
+        return LEVELS[self.level] >= LEVELS.get(system_log_level.upper(), LEVELS["INFO"])
+
+    def document(self, at: datetime) -> dict[str, object]:
+        """The record as it is written, at a moment in UTC."""
+        return {"time": timestamp(at), "type": self.type, "record": self.members}
+
+
+def timestamp(at: datetime) -> str:
+    """`2026-11-21T10:00:00.000Z`."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def started(request_id: str, version: str, function_arn: str) -> Record:
+    """An invocation begins."""
+    return Record("platform.start", {"requestId": request_id, "version": version, "functionArn": function_arn}, "INFO")
+
+
+def reported(request_id: str, status: InvocationStatus, duration_ms: float, error_type: str = "") -> Record:
+    """An invocation ended."""
+    members: dict[str, object] = {"requestId": request_id, "status": status}
+    if error_type:
+        members["errorType"] = error_type
+    members["metrics"] = {"durationMs": round(duration_ms, 3)}
+    return Record("platform.report", members, "INFO" if status == "success" else "WARN")
+
+
+@dataclass(frozen=True, slots=True)
+class LogOf:
+    """Where an environment's records go, and which of them."""
+
+    path: PurePath
+    version: str
+    function_arn: str
+    system_level: str

@@ -1,0 +1,93 @@
+"""Platform records of invocations whose workers speak the link themselves: nobody but the gateway sees them begin and end.
+
+Records leave sideways: adding one costs the invocation a tuple in a bounded queue; a task writes what has gathered, per environment, a few times a
+second. When the queue is full, records are dropped and counted, and the count is written once there is room again. The files are the same that
+the environments' agents append to, whole lines at a time.
+"""
+
+import asyncio
+import logging
+import os
+import time
+from collections import deque
+from datetime import UTC, datetime
+from pathlib import PurePath
+
+import msgspec
+
+from lambstead.core.platform_records import InvocationStatus, LogOf, Record, reported, started
+
+log = logging.getLogger(__name__)
+
+MAX_QUEUED = 100_000
+FLUSH_EVERY_S = 0.1
+
+
+class PlatformRecords:
+    """The queue and its writer. Belongs to one event loop."""
+
+    def __init__(self) -> None:
+        self._logs: dict[str, LogOf] = {}
+        self._queue: deque[tuple[LogOf, float, Record]] = deque()
+        self._dropped: dict[LogOf, int] = {}
+        self._flush: asyncio.TimerHandle | None = None
+
+    def opened(self, environment_id: str, to: LogOf) -> None:
+        """Records of this environment go there from now on."""
+        self._logs[environment_id] = to
+
+    def closed(self, environment_id: str) -> None:
+        """The environment is over; what is queued is still written."""
+        self._logs.pop(environment_id, None)
+
+    def started(self, environment_id: str, request_id: str) -> None:
+        """An invocation begins in the environment."""
+        to = self._logs.get(environment_id)
+        if to is not None:
+            self._add(to, started(request_id, to.version, to.function_arn))
+
+    def ended(
+        self, environment_id: str, request_id: str, status: InvocationStatus, duration_s: float, error_type: str
+    ) -> None:
+        """An invocation ended in the environment."""
+        to = self._logs.get(environment_id)
+        if to is not None:
+            self._add(to, reported(request_id, status, duration_s * 1000, error_type))
+
+    def write_now(self) -> None:
+        """Write everything that is queued."""
+        self._flush = None
+        texts: dict[PurePath, list[bytes]] = {}
+        while self._queue:
+            to, at, record = self._queue.popleft()
+            texts.setdefault(to.path, []).append(msgspec.json.encode(record.document(datetime.fromtimestamp(at, UTC))))
+        for to, count in self._dropped.items():
+            dropped = Record(
+                "platform.logsDropped", {"reason": "the queue of records was full", "droppedRecords": count}, "WARN"
+            )
+            texts.setdefault(to.path, []).append(msgspec.json.encode(dropped.document(datetime.now(UTC))))
+        self._dropped.clear()
+        for path, lines in texts.items():
+            _append(path, b"\n".join(lines) + b"\n")
+
+    def _add(self, to: LogOf, record: Record) -> None:
+        if not record.is_shown(to.system_level):
+            return
+        if len(self._queue) >= MAX_QUEUED:
+            self._dropped[to] = self._dropped.get(to, 0) + 1
+            return
+        self._queue.append((to, time.time(), record))
+        if self._flush is None:
+            self._flush = asyncio.get_running_loop().call_later(FLUSH_EVERY_S, self.write_now)
+
+
+def _append(path: PurePath, text: bytes) -> None:
+    """Append whole lines. What the disk refuses is lost, and said in the server's log."""
+    try:
+        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.write(file, text)
+        finally:
+            os.close(file)
+    except OSError as exc:
+        log.warning("records-not-written", extra={"path": str(path), "because": str(exc)})

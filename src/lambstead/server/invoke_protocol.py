@@ -1,0 +1,297 @@
+"""The short way of an Invoke through the server: uvicorn's HTTP protocol, with the plain Invoke answered before an ASGI cycle is made.
+
+*Plain* is a POST to `/2015-03-31/functions/<name>/invocations` for a RequestResponse without log tail, client context, tenant or durable name, on a
+connection with nothing unanswered. Everything else goes the ordinary way. The short way has no rules of its own: names are read by the service
+model once per URL and remembered, payloads are checked and errors are worded by the same functions as on the ordinary way.
+"""
+
+import asyncio
+import random
+import time
+from email.utils import formatdate
+from http import HTTPStatus
+from typing import Any
+
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+
+from lambstead.api.lambda_invoke import checked_payload
+from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.errors import DomainError
+from lambstead.core.invocations import Target
+from lambstead.core.traces import is_trace_header
+from lambstead.dataplane.invoker import Invoker
+from lambstead.dataplane.outcomes import Invocation, Outcome
+from lambstead.wire.gateway import AwsApi, HttpResponse
+
+PREFIX = b"/2015-03-31/functions/"
+SUFFIX = b"/invocations"
+MAX_URLS = 10_000
+"""URLs whose meaning is remembered; beyond that all are forgotten and learnt again."""
+JOIN_BELOW_BYTES = 16 * 1024
+"""Payloads smaller than this are copied behind their head; larger ones go to the transport as they are."""
+
+_NOT_PLAIN = frozenset(
+    {
+        *(b"x-amz-log-type", b"x-amz-client-context", b"x-amz-durable-execution-name", b"x-amz-tenant-id"),
+        *(b"expect", b"upgrade"),
+    }
+)
+"""Headers whose presence makes a request not plain; the invocation type does unless it is RequestResponse."""
+
+
+class ShortWay:
+    """What all connections share: the invoke path, what URLs name, rendered heads, and which calls run."""
+
+    def __init__(self, api: AwsApi, invoker: Invoker, realm: Realm) -> None:
+        self.invoker = invoker
+        self.max_body_bytes = api.facts("Invoke").max_body_bytes
+        self._api = api
+        self._realm = realm
+        self._urls: dict[bytes, FunctionRef] = {}
+        self._heads: dict[tuple[str, bool], bytes] = {}
+        self._bits = random.Random(random.SystemRandom().getrandbits(256)).getrandbits
+        self._second = 0
+        self._date = b""
+        self._running: set[_Call] = set()
+        self._drained: asyncio.Event | None = None
+        self._lookups: set[asyncio.Task[None]] = set()
+
+    def named(self, url: bytes) -> FunctionRef | None:
+        """What the URL of an Invoke names; None if that is for the ordinary way to say."""
+        known = self._urls.get(url)
+        if known is not None:
+            return known
+        path, _, query = url.partition(b"?")
+        try:
+            match = self._api.match("POST", path, query, {})
+            if match.operation != "Invoke":
+                return None
+            request = self._api.parse(match, {}, b"")
+            ref = FunctionRef.parse(request["FunctionName"], self._realm, request.get("Qualifier"))
+        except DomainError:
+            return None
+        if len(self._urls) >= MAX_URLS:
+            self._urls.clear()
+        self._urls[url] = ref
+        return ref
+
+    def new_request_id(self) -> str:
+        """A random UUID. Ids are no secrets, so they cost no system call."""
+        digits = f"{self._bits(128):032x}"
+        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
+
+    def trace(self, given: bytes) -> str:
+        """The caller's trace header if it is one, else a new unsampled one."""
+        text = given.decode("latin-1")
+        if given and is_trace_header(text):
+            return text
+        digits = f"{self._bits(160):040x}"
+        return f"Root=1-{int(time.time()):08x}-{digits[:24]};Parent={digits[24:]};Sampled=0"
+
+    def head(self, answer: Outcome | DomainError, request_id: str) -> tuple[bytes, bytes]:
+        """Status line and headers, and the body, of an answer. Content-Length and Date are the connection's."""
+        if isinstance(answer, DomainError):
+            response = self._api.fail("Invoke", answer, request_id)
+            return _rendered(response), response.body
+        kind = (answer.executed_version, answer.is_error)
+        head = self._heads.get(kind)
+        if head is None:
+            error = "Unhandled" if answer.is_error else None
+            result = {"StatusCode": 200, "ExecutedVersion": answer.executed_version, "FunctionError": error}
+            head = self._heads[kind] = _rendered(self._api.respond("Invoke", {**result, "Payload": b""}, "%b"))
+        return head.replace(b"%b", request_id.encode(), 1), answer.payload
+
+    def too_large(self) -> DomainError:
+        return self._api.too_large("Invoke")
+
+    def date(self) -> bytes:
+        """The Date header of this second."""
+        second = int(time.time())
+        if second != self._second:
+            self._second = second
+            self._date = b"date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
+        return self._date
+
+    # --- what runs -------------------------------------------------------------------------------------------------------
+
+    def started(self, call: "_Call") -> None:
+        self._running.add(call)
+
+    def answered(self, call: "_Call") -> None:
+        self._running.discard(call)
+        if self._drained is not None and not self._running:
+            self._drained.set()
+
+    async def drained(self) -> None:
+        """Return once no call runs any more."""
+        self._drained = asyncio.Event()
+        if self._running:
+            await self._drained.wait()
+
+    def look_up(self, call: "_Call", payload: bytes) -> None:
+        """Read the call's function from the store, then go on with the call."""
+        task = asyncio.create_task(self._look_up(call, payload), name="invoke look-up")
+        self._lookups.add(task)
+        task.add_done_callback(self._lookups.discard)
+
+    async def _look_up(self, call: "_Call", payload: bytes) -> None:
+        try:
+            call.submit(await self.invoker.resolve(call.ref), payload)
+        except DomainError as error:
+            call.settle(error)
+
+
+def _rendered(response: HttpResponse) -> bytes:
+    status = HTTPStatus(response.status)
+    lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in response.headers)]
+    return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+
+
+class InvokeProtocol(HttpToolsProtocol):
+    """One connection. Belongs to its event loop."""
+
+    def __init__(self, short_way: ShortWay, **uvicorn: Any) -> None:  # Any: uvicorn's own arguments, passed on
+        super().__init__(**uvicorn)
+        self.short_way = short_way
+        self._receiving: _Call | None = None
+        """The plain Invoke whose body is coming in."""
+        self._unanswered: _Call | None = None
+        """The plain Invoke that runs."""
+
+    def shutdown(self) -> None:
+        if self._unanswered is None:
+            super().shutdown()
+        else:
+            self._unanswered.keep_alive = False
+
+    # --- parser callbacks ------------------------------------------------------------------------------------------------
+
+    def on_headers_complete(self) -> None:
+        ref = self._plain()
+        if ref is None:
+            super().on_headers_complete()
+        else:
+            self._receiving = _Call(self, ref, keep_alive=self.parser.should_keep_alive(), headers=self.headers)
+
+    def on_body(self, body: bytes) -> None:
+        if self._receiving is None:
+            super().on_body(body)
+        else:
+            self._receiving.add(body)
+
+    def on_message_complete(self) -> None:
+        call = self._receiving
+        if call is None:
+            super().on_message_complete()
+            return
+        self._receiving = None
+        self._unanswered = call
+        call.run()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._receiving = None
+        if self._unanswered is not None:
+            self._unanswered.connection = None
+            self._unanswered = None
+
+    def _start_asgi_task(self, cycle: Any, app: Any) -> None:  # Any: uvicorn's own types
+        if self._unanswered is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        # A request that was pipelined behind a plain Invoke: its turn comes with the answer.
+        self.flow.pause_reading()
+        self.pipeline.appendleft((cycle, app))
+
+    def _plain(self) -> FunctionRef | None:
+        """What a plain Invoke names; None for any other request, and behind one that is not answered yet."""
+        url = self.url
+        if not url.startswith(PREFIX) or SUFFIX not in url or self.parser.get_method() != b"POST":
+            return None
+        if self._unanswered is not None or (self._asked_before() and not self.cycle.response_complete):
+            return None
+        for name, value in self.headers:
+            if name in _NOT_PLAIN or (name == b"x-amz-invocation-type" and value != b"RequestResponse"):
+                return None
+            # The ordinary way refuses an announced oversize before it is read.
+            if name == b"content-length" and (not value.isdigit() or int(value) > self.short_way.max_body_bytes):
+                return None
+        return self.short_way.named(url) if self.parser.get_http_version() == "1.1" else None
+
+    def _asked_before(self) -> bool:
+        """True once a request of this connection went the ordinary way; until then uvicorn has no cycle, whatever its types say."""
+        cycle: object = self.cycle
+        return cycle is not None
+
+    # --- the answer --------------------------------------------------------------------------------------------------------
+
+    def write_answer(self, call: "_Call", answer: Outcome | DomainError) -> None:
+        """Write the whole answer and go on with what was pipelined behind it."""
+        self._unanswered = None
+        transport = self.transport
+        if transport.is_closing():
+            return
+        head, body = self.short_way.head(answer, call.request_id)
+        close = b"" if call.keep_alive else b"connection: close\r\n"
+        start = b"%b%b%bcontent-length: %d\r\n\r\n" % (head, self.short_way.date(), close, len(body))
+        if len(body) < JOIN_BELOW_BYTES:
+            transport.write(start + body)
+        else:
+            transport.writelines((start, body))
+        if call.keep_alive:
+            self.on_response_complete()
+        else:
+            transport.close()
+
+
+class _Call:
+    """A plain Invoke from its headers to its answer."""
+
+    __slots__ = ("_headers", "_parts", "_short_way", "_size", "connection", "keep_alive", "ref", "request_id")
+
+    def __init__(
+        self, connection: InvokeProtocol, ref: FunctionRef, *, keep_alive: bool, headers: list[tuple[bytes, bytes]]
+    ) -> None:
+        self.connection: InvokeProtocol | None = connection
+        """None once the caller is gone: then the answer is void."""
+        self.ref = ref
+        self.keep_alive = keep_alive
+        self._short_way = connection.short_way
+        self.request_id = self._short_way.new_request_id()
+        self._headers = headers
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def add(self, part: bytes) -> None:
+        """One part of the body. Beyond the limit only the size is kept, for the refusal."""
+        self._size += len(part)
+        if self._size <= self._short_way.max_body_bytes:
+            self._parts.append(part)
+
+    def run(self) -> None:
+        """The body is complete: admit the invocation, or refuse it."""
+        self._short_way.started(self)
+        try:
+            if self._size > self._short_way.max_body_bytes:
+                raise self._short_way.too_large()
+            payload = checked_payload(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)) or b"{}"
+            self._parts = []
+            target = self._short_way.invoker.resolve_known(self.ref)
+            if target is None:
+                self._short_way.look_up(self, payload)
+            else:
+                self.submit(target, payload)
+        except DomainError as error:
+            self.settle(error)
+
+    def submit(self, target: Target, payload: bytes) -> None:
+        """Hand the invocation to the invoke path. Raises TooManyRequests."""
+        given = next((value for name, value in self._headers if name == b"x-amzn-trace-id"), b"")
+        invocation = Invocation(self.request_id, payload, self._short_way.trace(given))
+        self._short_way.invoker.submit(target, invocation, self.settle)
+
+    def settle(self, answer: Outcome | DomainError) -> None:
+        """The one answer, whatever it is."""
+        self._short_way.answered(self)
+        if self.connection is not None:
+            self.connection.write_answer(self, answer)

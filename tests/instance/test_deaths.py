@@ -1,0 +1,252 @@
+"""Who dies takes along what it must, and nothing else; nobody is left behind."""
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.instance.harness import EnvironmentLink, Gateway, eventually, is_alive
+
+from lambstead.instance.strays import INSTANCE_VARIABLE, find_strays, kill_strays
+from lambstead.link.messages import EnvironmentDegraded, EnvironmentExited, Error, Reject, StopAgent, StopEnvironment
+
+pytestmark = pytest.mark.anyio
+
+BUSY = """
+    import os, pathlib, subprocess, time
+
+    def handler(event, context):
+        match event:
+            case {"touch": path}:
+                pathlib.Path(path).write_text(str(os.getpid()))
+                while True:
+                    time.sleep(0.01)
+            case {"stray": path}:
+                # A child in a session of its own, out of reach of a group kill.
+                child = subprocess.Popen(["sleep", "1000"], start_new_session=True)
+                return child.pid
+            case {"exit": status}:
+                raise SystemExit(status)
+        return os.getpid()
+"""
+
+
+async def busy(environment: EnvironmentLink, tmp_path: Path) -> tuple[int, "asyncio.Future[object]"]:
+    """A worker held busy: its process id and its invocation."""
+    path = tmp_path / f"busy-{len(os.listdir(tmp_path))}"
+    invocation = environment.send({"touch": str(path)})
+    await eventually(lambda: path.exists() and path.read_text() != "", "the handler runs")
+    return int(path.read_text()), invocation.answer  # type: ignore[return-value]  # any answer is an object
+
+
+async def test_a_killed_idle_worker_takes_its_slot_along(gateway: Gateway) -> None:
+    environment = await gateway.start(BUSY, max_concurrency=3)
+    pid = (await environment.invoke()).json
+    await environment.until_slots(3)
+    os.kill(pid, signal.SIGKILL)
+    await environment.until_slots(2)
+    assert environment.slot_changes[-1] == -1
+    degraded = await gateway.message(EnvironmentDegraded, environment.environment_id)
+    assert degraded.slots_left == 2
+    assert (await environment.invoke()).json != pid
+    assert environment.is_open
+
+
+async def test_a_killed_busy_worker_fails_its_own_invocation_only(gateway: Gateway, tmp_path: Path) -> None:
+    environment = await gateway.start(BUSY, max_concurrency=3)
+    victim, answer = await busy(environment, tmp_path)
+    _, survivor = await busy(environment, tmp_path)
+    os.kill(victim, signal.SIGKILL)
+    failed = await answer
+    assert failed.head == Error("Runtime.ExitError", "platform")  # type: ignore[attr-defined]
+    assert failed.json["errorMessage"].endswith("Error: Runtime exited without providing a reason")  # type: ignore[attr-defined]
+    assert (await gateway.message(EnvironmentDegraded, environment.environment_id)).slots_left == 2
+    assert environment.slots == 1
+    assert not survivor.done()
+
+
+async def test_the_last_workers_death_ends_the_environment(gateway: Gateway) -> None:
+    environment = await gateway.start(BUSY, max_concurrency=1)
+    answer = await environment.invoke({"exit": 7})
+    assert answer.head == Error("Runtime.ExitError", "platform")
+    exited = await environment.exited()
+    assert exited.error_type == "Runtime.ExitError"
+    assert not any(isinstance(m, EnvironmentDegraded) for m in gateway.messages)
+    assert gateway.processes() == []
+
+
+async def test_an_exit_in_a_handler_on_demand_names_the_status(gateway: Gateway) -> None:
+    environment = await gateway.start(BUSY, mode="on-demand")
+    invocation = environment.send({"exit": 7})
+    answer = await invocation.answer
+    message = f"RequestId: {invocation.request_id} Error: Runtime exited with error: exit status 7"
+    assert answer.json == {"errorType": "Runtime.ExitError", "errorMessage": message}
+    exited = await environment.exited()
+    assert (exited.error_type, exited.message) == ("Runtime.ExitError", "Runtime exited with error: exit status 7")
+    assert message in environment.log()
+
+
+@pytest.mark.parametrize(("mode", "concurrency"), [("managed-instances", 4), ("on-demand", 1)])
+async def test_the_main_processs_death_ends_everything_in_the_environment(
+    gateway: Gateway, tmp_path: Path, mode: str, concurrency: int
+) -> None:
+    environment = await gateway.start(BUSY, mode=mode, max_concurrency=concurrency)
+    assert environment.ready is not None
+    _, answer = await busy(environment, tmp_path)
+    os.kill(environment.ready.pid, signal.SIGKILL)
+    failed = await answer
+    assert failed.head == Error("Runtime.ExitError", "platform")  # type: ignore[attr-defined]
+    exited = await environment.exited()
+    assert exited.error_type == "Runtime.ExitError"
+    if mode == "on-demand":
+        assert exited.message == "Runtime exited with error: signal: killed"
+    assert gateway.processes() == []
+    await gateway.until(lambda: not environment.is_open, lambda: "the end of the link")
+
+
+async def test_a_stop_order_ends_the_environment_and_what_left_its_session(gateway: Gateway, tmp_path: Path) -> None:
+    environment = await gateway.start(BUSY, max_concurrency=2)
+    stray = (await environment.invoke({"stray": ""})).json
+    assert is_alive(stray)
+    _, answer = await busy(environment, tmp_path)
+    exited = await environment.stop()
+    assert exited == EnvironmentExited(environment.environment_id, "", "the test is over")
+    assert (await answer).head == Error("Runtime.ExitError", "platform")  # type: ignore[attr-defined]
+    assert not is_alive(stray)
+    assert gateway.processes() == []
+    assert gateway.process is not None
+    # The agent adopted the stray and reaps it: not even a zombie stays.
+    await eventually(lambda: not os.path.exists(f"/proc/{stray}"), "the stray is reaped")
+
+
+async def test_a_stop_order_during_init_ends_it(gateway: Gateway) -> None:
+    message = gateway.start_message("import time; time.sleep(1000)")
+    gateway.order(message)
+    await eventually(lambda: bool(gateway.processes()), "the environment starts")
+    gateway.order(StopEnvironment(message.environment_id, "changed my mind"))
+    exited = await gateway.message(EnvironmentExited, message.environment_id)
+    assert exited == EnvironmentExited(message.environment_id, "", "changed my mind")
+    assert gateway.processes() == []
+
+
+@pytest.mark.parametrize("mode", ["managed-instances", "on-demand"])
+async def test_a_killed_agent_takes_its_environments_along(gateway: Gateway, tmp_path: Path, mode: str) -> None:
+    """By the kernel's hand alone: workers, busy or idle, and the main process."""
+    environment = await gateway.start(BUSY, mode=mode, max_concurrency=4)
+    await busy(environment, tmp_path)
+    assert gateway.process is not None
+    assert len(gateway.processes()) == (5 if mode == "managed-instances" else 1)
+    gateway.process.kill()
+    await gateway.agent_gone()
+    await eventually(lambda: not gateway.processes(), "the environment's processes are gone")
+
+
+async def test_what_a_killed_agent_leaves_is_found_by_the_instances_id(gateway: Gateway) -> None:
+    environment = await gateway.start(BUSY)
+    stray = (await environment.invoke({"stray": ""})).json
+    assert gateway.process is not None
+    gateway.process.kill()
+    await gateway.agent_gone()
+    await eventually(lambda: gateway.processes() == [stray], "only the stray is left")
+    assert kill_strays(INSTANCE_VARIABLE, gateway.instance_id) == 1
+    assert gateway.processes() == []
+    assert not is_alive(stray)
+
+
+async def test_the_servers_end_is_the_end_of_everything(gateway: Gateway, tmp_path: Path) -> None:
+    environment = await gateway.start(BUSY, max_concurrency=4)
+    await busy(environment, tmp_path)
+    assert gateway.control is not None
+    gateway.control.abort()
+    assert await gateway.agent_gone() == 0
+    assert gateway.processes() == []
+
+
+async def test_the_end_of_an_environments_link_ends_that_environment(gateway: Gateway) -> None:
+    environment, other = await gateway.start(BUSY), await gateway.start(BUSY)
+    environment.link.abort()
+    assert "link" in (await environment.exited()).message
+    assert isinstance((await other.invoke()).json, int)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_stops_the_agent_and_all_it_has(gateway: Gateway, tmp_path: Path, signum: int) -> None:
+    environment = await gateway.start(BUSY, max_concurrency=4)
+    await busy(environment, tmp_path)
+    assert gateway.process is not None
+    gateway.process.send_signal(signum)
+    assert await gateway.agent_gone() == 0
+    assert gateway.processes() == []
+    assert list((gateway.folder / "state").rglob("tmp")) == []
+
+
+async def test_a_stop_order_to_the_agent_ends_it_after_its_environments(gateway: Gateway, tmp_path: Path) -> None:
+    environment = await gateway.start(BUSY)
+    await busy(environment, tmp_path)
+    gateway.order(StopAgent("the fleet shrinks"))
+    await environment.exited()
+    assert await gateway.agent_gone() == 0
+    assert gateway.processes() == []
+
+
+async def test_slots_as_a_gateway_counts_them_survive_a_storm_of_deaths(gateway: Gateway) -> None:
+    """Kills race with invocations; whatever wins, every invocation is answered once and the count is right in the end."""
+    environment = await gateway.start(BUSY, max_concurrency=8)
+    pids = {(await environment.invoke()).json for _ in range(3)}
+    invocations = []
+    for pid in pids:
+        invocations += [environment.send() for _ in range(4)]
+        os.kill(pid, signal.SIGKILL)
+    answers = [await invocation.answer for invocation in invocations]
+    for answer in answers:
+        assert isinstance(answer.head, Reject) or answer.payload
+    await environment.until_slots(8 - len(pids))
+    assert (await environment.invoke()).json not in pids
+
+
+def test_strays_are_found_by_exactly_their_variable(tmp_path: Path) -> None:
+    value = f"unit-{os.getpid()}"
+    environ = os.environ | {"LAMBSTEAD_TEST_STRAY": value}
+    children = [
+        subprocess.Popen([sys.executable, "-c", "input()"], env=environ, stdin=subprocess.PIPE) for _ in range(2)
+    ]
+    other = subprocess.Popen(
+        [sys.executable, "-c", "input()"], env=environ | {"LAMBSTEAD_TEST_STRAY": value + "0"}, stdin=subprocess.PIPE
+    )
+    try:
+        assert sorted(find_strays("LAMBSTEAD_TEST_STRAY", value)) == sorted(child.pid for child in children)
+        assert kill_strays("LAMBSTEAD_TEST_STRAY", value) == 2
+        assert [child.wait(10) for child in children] == [-signal.SIGKILL] * 2
+        assert other.poll() is None
+        assert kill_strays("LAMBSTEAD_TEST_STRAY", value) == 0
+    finally:
+        for child in [*children, other]:
+            child.kill()
+            child.wait()
+            assert child.stdin is not None
+            child.stdin.close()
+
+
+async def test_an_agent_without_a_server_says_so_and_fails(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "lambstead.instance.agent", "--socket", str(tmp_path / "absent")),
+        *("--instance-id", "i-0", "--state-dir", str(tmp_path)),
+        stderr=asyncio.subprocess.PIPE,
+    )
+    _, errors = await process.communicate()
+    assert process.returncode == 1
+    assert b"server_unreachable" in errors
+
+
+async def test_a_workers_pids_are_in_the_environments_own_session(gateway: Gateway) -> None:
+    environment = await gateway.start(
+        "import os\ndef handler(e, c): return [os.getppid(), os.getsid(0)]", max_concurrency=2
+    )
+    assert environment.ready is not None
+    main = environment.ready.pid
+    assert (await environment.invoke()).json == [main, main]
+    assert json.loads(json.dumps(sorted(gateway.processes())))[0] == main
