@@ -11,6 +11,7 @@ import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lambstead.core.account import CONCURRENT_EXECUTIONS
 from lambstead.core.admission import Load
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.concurrency import Exhausted, Held, Ledger
@@ -35,7 +36,7 @@ class Limits:
     """Standard functions: how long for an environment to be started, init included."""
     max_waiting: int
     """Invocations in line per publication."""
-    concurrent_executions: int
+    concurrent_executions: int = CONCURRENT_EXECUTIONS
     """The account's limit of standard invocations at once; what functions have reserved or provisioned is part of it."""
 
 
@@ -45,6 +46,8 @@ class _Expected:
 
     lane: Lane
     zone: str
+    draining: bool = False
+    """Drained before its link arrived, which then offers its slots in vain."""
 
 
 class Invoker:
@@ -139,6 +142,7 @@ class Invoker:
         """Give the environment nothing more."""
         expected = self._expected.get(environment_id)
         if expected is not None:
+            expected.draining = True
             expected.lane.drain(environment_id)
 
     def forget(self, environment_id: str) -> None:
@@ -186,6 +190,8 @@ class Invoker:
             return None
         link = Link(environment_id, connection, is_worker)
         expected.lane.joined(link, expected.zone)
+        if expected.draining:
+            expected.lane.drain(environment_id)
         return link
 
     def link_frame(self, link: Link, frame: Frame) -> None:

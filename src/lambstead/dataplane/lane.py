@@ -9,10 +9,9 @@ is then too late for anybody.
 """
 
 import asyncio
-import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -102,7 +101,7 @@ class Lane:
     _alive: dict[int, Running] = field(default_factory=dict)
     _due: dict[int, Running] = field(default_factory=dict)
     """What runs, in the order of deadlines: all invocations of a publication have the same time."""
-    _tickets: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _tickets: Iterator[int] = field(default_factory=lambda: stream_ids(1))
     _expiry: asyncio.TimerHandle | None = None
     _deadline: asyncio.TimerHandle | None = None
 
@@ -363,6 +362,13 @@ class Lane:
         for ticket in self.pool.expired(time.monotonic()):
             self._settle(ticket, _throttled(f"no slot came free within {self.patience_s:g} s"))
         self._watch_line()
+
+
+def stream_ids(first: int) -> Iterator[int]:
+    """Numbers for invocations, which are stream ids on the links: 32 bits, never 0, round and round. Nothing runs long enough to meet itself."""
+    yield from range(first, 1 << 32)
+    while True:
+        yield from range(1, 1 << 32)
 
 
 def _throttled(because: str) -> TooManyRequests:
