@@ -138,6 +138,10 @@ class Lane:
         for ticket in self.pool.leave_all(1):
             self._settle(ticket, Outcome(document, self.key.version, "", is_error=True, error_type=error_type))
 
+    def take_waiting(self) -> list[Running]:
+        """Everybody in line, who leaves it unsettled: another lane shall serve them."""
+        return [self._alive.pop(ticket) for ticket in self.pool.leave_all()]
+
     # --- environments ----------------------------------------------------------------------------------------------------
 
     def joined(self, link: Link, zone: str) -> None:
@@ -289,6 +293,8 @@ class Lane:
             case Waiting():
                 self._watch_line()
                 self.demand_changed(self)
+        if self.pool.is_drained(link.environment_id):
+            self.drained()
 
     def _finished(self, environment_id: str) -> None:
         self.pool.finished(environment_id)
