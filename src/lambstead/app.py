@@ -111,7 +111,12 @@ class Lambstead:
         self.invoker = Invoker(
             Routes(store),
             realm,
-            Limits(settings.slot_wait.total_seconds(), COLD_START_WAIT.total_seconds(), MAX_WAITING),
+            Limits(
+                settings.slot_wait.total_seconds(),
+                COLD_START_WAIT.total_seconds(),
+                MAX_WAITING,
+                settings.concurrent_executions,
+            ),
             self.records,
             self.loop.poke,
         )
@@ -144,6 +149,7 @@ class Lambstead:
             invocations=GatewayInvocations(self.invoker, self.provisioning.log_path),
             poke=self.loop.poke,
             default_minimum=settings.min_environments,
+            concurrent_executions=settings.concurrent_executions,
             base_url=self.url,
         )
         self._pages = Pages(

@@ -24,9 +24,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lambstead.core.account import UNZIPPED_CODE_BYTES, ZIPPED_CODE_BYTES
 from lambstead.core.errors import InvalidParameterValue, RequestEntityTooLarge
 from lambstead.core.functions import CodePackage
-from lambstead.store.packages import MAX_DEPTH, MAX_ENTRIES, MAX_UNZIPPED_BYTES, MAX_ZIPPED_BYTES, DiskPackages, extract
+from lambstead.store.packages import MAX_DEPTH, MAX_ENTRIES, DiskPackages, extract
 from lambstead.store.port import Packages
 
 NOT_A_ZIP = "Could not unzip uploaded file. Please check your file, then try to upload again."
@@ -266,7 +267,7 @@ BAD: dict[str, Callable[[], bytes]] = {
     "wrong-checksum": lambda: _patched(16, b"\0\0\0\0"),
     "local-header-elsewhere": lambda: _patched(42, b"\xf0\xff\xff\x0f"),
     "local-header-in-the-last-byte": lambda: _patched(42, struct.pack("<L", len(GOOD) - 3)),
-    "bomb": lambda: _announcing(MAX_UNZIPPED_BYTES),
+    "bomb": lambda: _announcing(UNZIPPED_CODE_BYTES),
     "announces-too-much": lambda: _announcing(1000),
     "announces-too-little": lambda: _announcing(10),
     "too-many-entries": lambda: _directory_only(MAX_ENTRIES + 1),
@@ -275,7 +276,7 @@ BAD: dict[str, Callable[[], bytes]] = {
     "corrupt-deflate": lambda: _corrupt(zipfile.ZIP_DEFLATED),
     "corrupt-bzip2": lambda: _corrupt(zipfile.ZIP_BZIP2),
     "corrupt-lzma": lambda: _corrupt(zipfile.ZIP_LZMA),
-    "larger-than-may-be-sent": lambda: bytes(MAX_ZIPPED_BYTES + 1),
+    "larger-than-may-be-sent": lambda: bytes(ZIPPED_CODE_BYTES + 1),
 }
 
 

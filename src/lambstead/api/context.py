@@ -56,6 +56,8 @@ class Context:
     """Wakes the control loops after a write that gave them something to do."""
     default_minimum: int
     """Environments of a version whose scaling nobody configured."""
+    concurrent_executions: int
+    """The account's limit of standard invocations at once."""
     base_url: str
     """Where clients reach this server; for links in answers."""
 
@@ -74,6 +76,10 @@ class Context:
     def new_revision(self) -> str:
         """A fresh RevisionId."""
         return str(uuid.uuid4())
+
+    def new_id(self) -> str:
+        """32 random hexadecimal digits."""
+        return uuid.uuid4().hex
 
 
 @dataclass(frozen=True, slots=True)
