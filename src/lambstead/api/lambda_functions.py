@@ -41,7 +41,11 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
     placeholder = CodePackage("", 0)
     sketch = configurations.created(context, name, request, placeholder)
     await context.store.read(lambda reader: _refuse_existing(context, reader, name, sketch))
-    configuration = replace(sketch, code=await configurations.package_from(context, request["Code"]))
+    layers = await configurations.layers_from(context, request.get("Layers") or ())
+    configuration = replace(
+        sketch, code=await configurations.package_from(context, request["Code"]), layers=layers
+    )
+    await configurations.check_size(context, configuration)
 
     def work(tx: Transaction) -> FunctionVersion:
         _refuse_existing(context, tx, name, configuration)
@@ -123,6 +127,7 @@ async def update_function_code(context: Context, request: Request, call: Call) -
     def changed(latest: FunctionVersion) -> Configuration:
         return replace(latest.configuration, code=code, architecture=architecture)
 
+    await configurations.check_size(context, changed(before))
     if request.get("DryRun"):
         return function_configuration(replace(before, configuration=changed(before)), context.realm, None)
 
@@ -138,15 +143,17 @@ async def update_function_code(context: Context, request: Request, call: Call) -
 async def update_function_configuration(context: Context, request: Request, call: Call) -> Response:
     ref = _unpublished(context, request)
     configurations.refuse_what_cannot_be_honoured(request)
-    latest = await context.store.write(
-        lambda tx: _save_update(
-            context,
-            tx,
-            ref,
-            request,
-            lambda latest: configurations.updated(context, ref.name, request, latest.configuration),
-        )
-    )
+    before = await context.store.read(lambda reader: find(context, reader, ref))
+    layers = before.configuration.layers
+    if "Layers" in request:
+        layers = await configurations.layers_from(context, request["Layers"])
+        await configurations.check_size(context, replace(before.configuration, layers=layers))
+
+    def changed(latest: FunctionVersion) -> Configuration:
+        after = configurations.updated(context, ref.name, request, latest.configuration)
+        return replace(after, layers=layers) if "Layers" in request else after
+
+    latest = await context.store.write(lambda tx: _save_update(context, tx, ref, request, changed))
     context.poke()
     return function_configuration(latest, context.realm, None)
 

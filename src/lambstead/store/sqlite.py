@@ -26,6 +26,10 @@ from lambstead.core.functions import FunctionVersion, State, ordinal_of
 from lambstead.core.invocations import FunctionSnapshot
 from lambstead.store.port import Position, Reader, Transaction
 from lambstead.store.sql import load_migrations, load_queries
+from lambstead.store.sqlite_event_queue import QueueReads, QueueWrites
+from lambstead.store.sqlite_event_sources import EventSourceReads, EventSourceWrites
+from lambstead.store.sqlite_layers import LayerReads, LayerWrites
+from lambstead.store.sqlite_rows import document_of
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -43,24 +47,8 @@ class SchemaTooNew(Exception):
     """The database was written by a newer Lambstead; the message says what to do."""
 
 
-class SqliteReader:
+class SqliteReader(QueueReads, LayerReads, EventSourceReads):
     """Reads of one connection; see `store.port.Reader`."""
-
-    def __init__(self, connection: sqlite3.Connection, queries: Mapping[str, str]) -> None:
-        self._connection = connection
-        self._queries = queries
-
-    def _rows(
-        self, name: str, /, **values: object
-    ) -> list[tuple[Any, ...]]:  # Any: columns of whatever the statement selects
-        return self._connection.execute(self._queries[name], values).fetchall()
-
-    def _documents(self, name: str, decoder: msgspec.json.Decoder[T], /, **values: object) -> list[T]:
-        return [decoder.decode(document) for (document,) in self._rows(name, **values)]
-
-    def _one(self, name: str, decoder: msgspec.json.Decoder[T], /, **values: object) -> T | None:
-        found = self._documents(name, decoder, **values)
-        return found[0] if found else None
 
     def function(self, name: str) -> FunctionSnapshot | None:
         versions = self._documents("versions_of_function", _versions, function=name)
@@ -117,7 +105,7 @@ class SqliteReader:
         return [package for (package,) in self._rows("packages")]
 
 
-class SqliteTransaction(SqliteReader):
+class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrites):
     """Writes of the writer's connection; see `store.port.Transaction`. `touched` collects names of changed functions."""
 
     def __init__(self, connection: sqlite3.Connection, queries: Mapping[str, str]) -> None:
@@ -140,7 +128,7 @@ class SqliteTransaction(SqliteReader):
             unsettled=int(version.is_settling or version.state is State.DELETING),
             provider=managed.provider if managed else None,
             package=version.configuration.code.sha256,
-            document=_document(version),
+            document=document_of(version),
         )
 
     def delete_version(self, function: str, version: str) -> None:
@@ -150,14 +138,14 @@ class SqliteTransaction(SqliteReader):
 
     def save_alias(self, alias: Alias) -> None:
         self.touched.add(alias.function)
-        self._rows("save_alias", function=alias.function, name=alias.name, document=_document(alias))
+        self._rows("save_alias", function=alias.function, name=alias.name, document=document_of(alias))
 
     def delete_alias(self, function: str, name: str) -> None:
         self.touched.add(function)
         self._rows("delete_alias", function=function, name=name)
 
     def save_provider(self, provider: CapacityProvider) -> None:
-        self._rows("save_provider", name=provider.name, state=provider.state, document=_document(provider))
+        self._rows("save_provider", name=provider.name, state=provider.state, document=document_of(provider))
 
     def delete_provider(self, name: str) -> None:
         self._rows("delete_provider", name=name)
@@ -177,10 +165,9 @@ class SqliteTransaction(SqliteReader):
         self.touched.update(name for (name,) in self._rows("function_names"))
         for statement in ("delete_all_functions", "delete_all_providers", "delete_all_tags"):
             self._rows(statement)
-
-
-def _document(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+        self._forget_queue()
+        self._forget_layers()
+        self._forget_event_sources()
 
 
 @dataclass(slots=True)
