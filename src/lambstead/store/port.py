@@ -12,6 +12,7 @@ from typing import Protocol, TypeVar
 
 from lambstead.core.aliases import Alias
 from lambstead.core.capacity import CapacityProvider, ProviderState
+from lambstead.core.event_invokes import EventInvokeConfig
 from lambstead.core.event_queue import Delivery, QueuedEvent, QueueTotals
 from lambstead.core.event_sources import EventSourceMapping
 from lambstead.core.functions import CodePackage, FunctionVersion
@@ -169,6 +170,12 @@ class Reader(EventQueueReader, LayerReader, EventSourceReader, Protocol):
     def tags(self, resource: str) -> Mapping[str, str]:
         """Tags of the resource with this ARN."""
 
+    def event_invoke_config(self, function: str, qualifier: str) -> EventInvokeConfig | None:
+        """What was configured for asynchronous invocations of this qualifier; `$LATEST` when the caller named none."""
+
+    def event_invoke_configs(self, function: str, after: str, limit: int) -> Sequence[tuple[str, EventInvokeConfig]]:
+        """Qualifier and config of every event invoke config of a function, by qualifier."""
+
     def packages(self) -> Iterable[str]:
         """`CodeSha256` of every package that a version refers to."""
 
@@ -183,13 +190,16 @@ class Transaction(Reader, EventQueueTransaction, LayerTransaction, EventSourceTr
         """Insert or replace one version; the first one saved creates the function."""
 
     def delete_version(self, function: str, version: str) -> None:
-        """Forget one version; with the last one the function and its aliases are gone too. Tags are the caller's to remove."""
+        """Forget one version and the settings of its qualifier; with the last one the function and all that belongs to it is gone.
+
+        Tags are the caller's to remove.
+        """
 
     def save_alias(self, alias: Alias) -> None:
         """Insert or replace one alias."""
 
     def delete_alias(self, function: str, name: str) -> None:
-        """Forget one alias."""
+        """Forget one alias and the settings of its qualifier."""
 
     def save_provider(self, provider: CapacityProvider) -> None:
         """Insert or replace one capacity provider."""
@@ -203,8 +213,14 @@ class Transaction(Reader, EventQueueTransaction, LayerTransaction, EventSourceTr
     def remove_tags(self, resource: str, keys: Iterable[str] | None = None) -> None:
         """Remove the named tags, or all of them."""
 
+    def save_event_invoke_config(self, function: str, qualifier: str, config: EventInvokeConfig) -> None:
+        """Insert or replace the config of one qualifier of an existing function."""
+
+    def delete_event_invoke_config(self, function: str, qualifier: str) -> None:
+        """Forget the config of one qualifier."""
+
     def delete_everything(self) -> None:
-        """Forget every function, alias, provider, layer, event source mapping, queued event and tag."""
+        """Forget every function with all that belongs to it, every provider, layer, event source mapping, queued event and tag."""
 
 
 class Packages(Protocol):

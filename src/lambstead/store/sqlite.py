@@ -22,6 +22,7 @@ import msgspec
 from lambstead.core.aliases import Alias
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
 from lambstead.core.capacity import CapacityProvider, ProviderState
+from lambstead.core.event_invokes import EventInvokeConfig
 from lambstead.core.functions import FunctionVersion, State, ordinal_of
 from lambstead.core.invocations import FunctionSnapshot
 from lambstead.store.port import Position, Reader, Transaction
@@ -41,6 +42,10 @@ NO_LIMIT = -1
 _versions = msgspec.json.Decoder(FunctionVersion)
 _aliases = msgspec.json.Decoder(Alias)
 _providers = msgspec.json.Decoder(CapacityProvider)
+_event_invoke_configs = msgspec.json.Decoder(EventInvokeConfig)
+
+SETTINGS_OF_QUALIFIERS = ("delete_event_invoke_config",)
+"""Statements that forget what is kept per qualifier; they run when the version or alias of that name goes."""
 
 
 class SchemaTooNew(Exception):
@@ -101,6 +106,13 @@ class SqliteReader(QueueReads, LayerReads, EventSourceReads):
     def tags(self, resource: str) -> Mapping[str, str]:
         return dict(self._rows("tags", resource=resource))
 
+    def event_invoke_config(self, function: str, qualifier: str) -> EventInvokeConfig | None:
+        return self._one("event_invoke_config", _event_invoke_configs, function=function, qualifier=qualifier)
+
+    def event_invoke_configs(self, function: str, after: str, limit: int) -> Sequence[tuple[str, EventInvokeConfig]]:
+        rows = self._rows("event_invoke_configs", function=function, after=after, limit=limit)
+        return [(qualifier, _event_invoke_configs.decode(document)) for qualifier, document in rows]
+
     def packages(self) -> Iterable[str]:
         return [package for (package,) in self._rows("packages")]
 
@@ -134,6 +146,7 @@ class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrite
     def delete_version(self, function: str, version: str) -> None:
         self.touched.add(function)
         self._rows("delete_version", function=function, ordinal=ordinal_of(version))
+        self._forget_qualifier(function, version)
         self._rows("delete_function_without_versions", function=function)
 
     def save_alias(self, alias: Alias) -> None:
@@ -143,6 +156,19 @@ class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrite
     def delete_alias(self, function: str, name: str) -> None:
         self.touched.add(function)
         self._rows("delete_alias", function=function, name=name)
+        self._forget_qualifier(function, name)
+
+    def _forget_qualifier(self, function: str, qualifier: str) -> None:
+        for statement in SETTINGS_OF_QUALIFIERS:
+            self._rows(statement, function=function, qualifier=qualifier)
+
+    def save_event_invoke_config(self, function: str, qualifier: str, config: EventInvokeConfig) -> None:
+        self.touched.add(function)
+        self._rows("save_event_invoke_config", function=function, qualifier=qualifier, document=_document(config))
+
+    def delete_event_invoke_config(self, function: str, qualifier: str) -> None:
+        self.touched.add(function)
+        self._rows("delete_event_invoke_config", function=function, qualifier=qualifier)
 
     def save_provider(self, provider: CapacityProvider) -> None:
         self._rows("save_provider", name=provider.name, state=provider.state, document=document_of(provider))
