@@ -71,6 +71,10 @@ class Context:
         now = self.now()
         return f"{now:%Y-%m-%dT%H:%M:%S}.{now.microsecond // 1000:03d}+0000"
 
+    def first_publication(self) -> int:
+        """Number of a new function's first publication: microseconds, so above all numbers of a function that had its name before."""
+        return int(self.now().timestamp() * 1_000_000)
+
     def new_revision(self) -> str:
         """A fresh RevisionId."""
         return str(uuid.uuid4())

@@ -57,6 +57,7 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
             state_reason=CREATING,
             revision_id=context.new_revision(),
             last_modified=context.timestamp(),
+            target=context.first_publication(),
         )
         tx.save_version(latest)
         tx.add_tags(context.realm.function_arn(name), request.get("Tags") or {})

@@ -304,14 +304,16 @@ class Provisioning:
                     self.fleet = self.fleet.draining(environment_id, datetime.now(UTC))
                     self._slots.drain(environment_id)
                     self._decide(f"drain {environment_id}", because)
+                    # Whether anything runs in it can be relied on only now that it gets nothing more.
+                    self._poke()
             case StopEnvironment(environment_id, because):
                 if self._phase(environment_id, Phase.STOPPING):
                     self._stop(environment_id, because)
             case TerminateInstance(instance_id, because):
                 if instance_id in self.fleet.instances:
                     await self._terminate(instance_id, because)
-            case NoteReady(key, bounds):
-                ready = CapacityReady(key.number, bounds, _fresh_revision())
+            case NoteReady(key, bounds, asked):
+                ready = CapacityReady(key.number, bounds, _fresh_revision(), asked)
                 await self._change(key.function, key.version, lambda v: functions.apply(v, ready))
                 self._poke()
             case NoteFailed(key, reason):

@@ -119,7 +119,8 @@ class TaggedResource:
     def parse(cls, arn: str, realm: Realm) -> "TaggedResource":
         """Raises InvalidParameterValue for aliases and versions, which cannot be tagged, and ResourceNotFound for other realms."""
         found = _TAGGABLE.fullmatch(arn)
-        if found is None or found["region"] != realm.region or found["account"] != realm.account:
+        elsewhere = found is None or found["region"] != realm.region or found["account"] != realm.account
+        if found is None or elsewhere or (found["suffix"] and found["kind"] not in ("function", "layer")):
             raise ResourceNotFound(f"The resource {arn} is not reachable in region {realm.region}")
         if found["kind"] == "function" and found["suffix"]:
             raise InvalidParameterValue(

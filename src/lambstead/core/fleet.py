@@ -127,8 +127,10 @@ class Fleet:
         return replace(self, environments={**self.environments, environment.id: environment})
 
     def instance_running(self, instance_id: str) -> "Fleet":
-        """The agent of a launched instance reported for duty."""
+        """The agent of a launched instance reported for duty. One that is to be terminated meanwhile stays so."""
         instance = self._instance(instance_id)
+        if instance.phase is not InstancePhase.LAUNCHING:
+            return self
         cleared = {p: f for p, f in self.launch_failures.items() if p != instance.provider}
         return replace(self, launch_failures=cleared).with_instance(replace(instance, phase=InstancePhase.RUNNING))
 

@@ -16,6 +16,7 @@ Sources: Developer Guide, function states; recorded answers in the reference on 
 """
 
 import enum
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, assert_never
@@ -49,6 +50,9 @@ class Reason:
     code: str
     text: str
 
+
+_NUMBER = re.compile(r"[1-9][0-9]{0,17}")
+"""Up to 18 digits: what every store can order as an integer."""
 
 CREATING = Reason("Creating", "The function is being created.")
 UPDATING = Reason("Updating", "The function is being updated.")
@@ -153,7 +157,8 @@ class FunctionVersion:
     update_status: UpdateStatus | None = None
     update_reason: Reason | None = None
     target: int = 1
-    """Number of the publication that the version is, or is becoming."""
+    """Number of the publication that the version is, or is becoming. A new function's starts above every number that a deleted
+    function of its name had: environments and late reports of that one are then nobody's."""
     serving: Publication | None = None
     """The publication that takes invocations; None while there is none ready."""
     bounds: ScalingBounds | None = None
@@ -175,6 +180,13 @@ class FunctionVersion:
     def is_settling(self) -> bool:
         """True while a change is being carried out, when AWS refuses further changes."""
         return self.state in (State.PENDING, State.DEACTIVATING) or self.update_status is UpdateStatus.IN_PROGRESS
+
+    @property
+    def awaited(self) -> int:
+        """Number of the publication whose environments settle the scaling bounds: the target, or what serves on after a failed update."""
+        if self.update_status is UpdateStatus.FAILED and self.serving is not None:
+            return self.serving.number
+        return self.target
 
     @property
     def publication(self) -> Publication:
@@ -217,6 +229,8 @@ class CapacityReady:
     number: int
     bounds: ScalingBounds
     revision_id: str
+    asked: ScalingBounds | None = None
+    """The version's own bounds when that was found, None for the defaults: if others were asked for meanwhile, it says nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -290,6 +304,8 @@ def apply(version: FunctionVersion, event: VersionEvent) -> FunctionVersion:
 def _updated(version: FunctionVersion, event: Updated) -> FunctionVersion:
     if version.version != LATEST:
         raise IllegalTransition(f"{version.function}:{version.version} is published and cannot be edited")
+    if version.state is State.DELETING:
+        raise conflict_in_state(version.state)
     return replace(
         version,
         configuration=event.configuration,
@@ -306,6 +322,8 @@ def _settled(version: FunctionVersion, event: Settled) -> FunctionVersion:
         raise IllegalTransition(
             f"{version.function}:{version.version} needs capacity to become active, not only its package"
         )
+    if version.state is State.DELETING:
+        return version
     return replace(
         version,
         state=State.ACTIVE_NON_INVOCABLE if version.is_managed else State.ACTIVE,
@@ -320,6 +338,8 @@ def _settled(version: FunctionVersion, event: Settled) -> FunctionVersion:
 def _republished(version: FunctionVersion, event: Republished) -> FunctionVersion:
     if version.version != LATEST_PUBLISHED:
         raise IllegalTransition(f"{version.function}:{version.version} cannot be published again")
+    if version.state is State.DELETING:
+        raise conflict_in_state(version.state)
     published = replace(
         version,
         configuration=event.configuration,
@@ -336,20 +356,16 @@ def _republished(version: FunctionVersion, event: Republished) -> FunctionVersio
 
 
 def _capacity_ready(version: FunctionVersion, event: CapacityReady) -> FunctionVersion:
-    if version.target != event.number or version.state in (State.DELETING, State.DEACTIVATING, State.DEACTIVATED):
+    if version.state not in (State.PENDING, State.ACTIVE):
         return version
-    settled = replace(
-        version,
-        serving=version.publication,
-        applied_bounds=event.bounds,
-        bounds_requested=False
-        if version.state is State.ACTIVE or version.bounds == event.bounds
-        else version.bounds_requested,
-    )
+    if version.awaited != event.number or version.bounds != event.asked:
+        return version
+    settled = replace(version, applied_bounds=event.bounds, bounds_requested=False)
     if version.state is State.ACTIVE and version.update_status is not UpdateStatus.IN_PROGRESS:
         return settled
     return replace(
         settled,
+        serving=version.publication,
         state=State.ACTIVE,
         state_reason=None,
         update_status=UpdateStatus.SUCCESSFUL,
@@ -359,7 +375,7 @@ def _capacity_ready(version: FunctionVersion, event: CapacityReady) -> FunctionV
 
 
 def _capacity_failed(version: FunctionVersion, event: CapacityFailed) -> FunctionVersion:
-    if version.target != event.number or version.state in (State.DELETING, State.DEACTIVATING, State.DEACTIVATED):
+    if version.target != event.number or version.state not in (State.PENDING, State.ACTIVE):
         return version
     if version.state is State.ACTIVE:
         if version.update_status is not UpdateStatus.IN_PROGRESS:
@@ -385,7 +401,9 @@ def _bounds_requested(version: FunctionVersion, event: BoundsRequested) -> Funct
     if off:
         return asked if version.state is State.DEACTIVATED else replace(asked, state=State.DEACTIVATING, serving=None)
     if version.state is State.DEACTIVATED:
-        return replace(asked, state=State.PENDING, state_reason=CREATING)
+        # What it comes back with is the latest publication, tried afresh if the update to it had failed.
+        status = None if version.update_status is UpdateStatus.FAILED else version.update_status
+        return replace(asked, state=State.PENDING, state_reason=CREATING, update_status=status, update_reason=None)
     return asked
 
 
@@ -434,9 +452,11 @@ class Publish:
 def is_published_already(latest: FunctionVersion, previous: FunctionVersion | None, description: str | None) -> bool:
     """True when publishing `latest` again would publish nothing new over `previous`, the last publish onto the same place.
 
-    A version that failed is no such previous: publishing again is how it is tried again.
+    A version that failed, or whose re-publish failed, is no such previous: publishing again is how it is tried again.
     """
     if previous is None or previous.state in (State.FAILED, State.DELETING):
+        return False
+    if previous.update_status is UpdateStatus.FAILED:
         return False
     return previous.configuration.same_as(latest.configuration)
 
@@ -456,6 +476,7 @@ def publish(latest: FunctionVersion, in_place: FunctionVersion | None, order: Pu
         state_reason=CREATING,
         revision_id=order.revision_id,
         last_modified=order.at,
+        target=latest.target,
     )
     if not latest.is_managed:
         return published if latest.is_settling else apply(published, Settled(order.revision_id))
@@ -465,8 +486,8 @@ def publish(latest: FunctionVersion, in_place: FunctionVersion | None, order: Pu
 
 
 def numbered(version: str) -> bool:
-    """True for the name of an immutable version."""
-    return version.isdigit()
+    """True for the name of an immutable version, spelled as AWS spells it: `01` and `0` name none."""
+    return _NUMBER.fullmatch(version) is not None
 
 
 def ordinal_of(version: str) -> int:

@@ -6,6 +6,7 @@ its orders were carried out it returns no more of them, and called after a crash
 transactions on the store.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -59,6 +60,8 @@ class NoteReady:
 
     key: PublicationKey
     bounds: ScalingBounds
+    asked: ScalingBounds | None
+    """The version's own bounds, which `bounds` come from; None for the defaults."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +170,8 @@ class _Planner:
         self.orders: list[Order] = []
 
     def run(self) -> None:
+        # First, for only of environments that drained before this plan was begun is it certain that `busy` grows no more.
+        self._stop_drained()
         wanted: set[PublicationKey] = set()
         for version in self.desired.versions:
             publications = list(_publications(version))
@@ -179,7 +184,6 @@ class _Planner:
                     self._provide_on_demand(key, publication)
             self._note_end(version)
         self._drain_unwanted(wanted)
-        self._stop_drained()
         self._terminate_idle()
 
     # managed functions
@@ -192,8 +196,8 @@ class _Planner:
         running = self.fleet.running(key)
         whole = [e for e in running if e.is_whole]
         ready = [e for e in whole if e.is_ready]
-        if publication.number == version.target and len(ready) >= count and _is_waiting(version, bounds):
-            self.orders.append(NoteReady(key, bounds))
+        if publication.number == version.awaited and len(ready) >= count and _is_waiting(version, bounds):
+            self.orders.append(NoteReady(key, bounds, version.bounds))
         if len(ready) >= count:
             self._drain_surplus(running, ready, count)
         elif self.policy.may_retry(self.fleet.failures.get(key), self.now):
@@ -207,7 +211,7 @@ class _Planner:
                 self._drain(
                     environment, f"{environment.slots_lost} of its {environment.slots} workers died and it was replaced"
                 )
-        for environment in ready[count:]:
+        for environment in _surplus(ready, count, self.fleet):
             self._drain(environment, f"above the {count} environments that are wanted")
 
     def _start(self, version: FunctionVersion, publication: Publication) -> bool:
@@ -224,7 +228,8 @@ class _Planner:
         placement = place(demand, provider, self.desired.region, self.fleet)
         match placement:
             case Nowhere(code, text):
-                if publication.number == version.target and _is_waiting(version, self.policy.bounds(version)):
+                # A version that is settled stays as it is when it cannot grow: there is nothing that could fail.
+                if publication.number == version.target and version.is_settling:
                     self.orders.append(NoteFailed(key, Reason(code, text)))
                 return False
             case OnInstance(instance, because):
@@ -244,8 +249,9 @@ class _Planner:
         wanted = self.desired.on_demand.get(key, 0)
         configuration = publication.configuration
         demand = Demand(key, configuration.vcpus_per_environment, configuration.memory_mb, slots=1)
-        for _ in range(min(wanted - len(running), self.policy.standard_limit - self._standard_count())):
-            self._order_environment(self._lambda_owned(), demand, publication, "an invocation waits for it")
+        if self.policy.may_retry(self.fleet.launch_failures.get(None), self.now):
+            for _ in range(min(wanted - len(running), self.policy.standard_limit - self._standard_count())):
+                self._order_environment(self._lambda_owned(), demand, publication, "an invocation waits for it")
         for environment in running[: max(0, len(running) - wanted)]:
             if _is_idle_since(environment, self.now - self.policy.idle_environment):
                 self._drain(environment, f"not used for {self.policy.idle_environment}")
@@ -342,6 +348,18 @@ def _publications(version: FunctionVersion) -> Iterable[Publication]:
     coming = version.serving is None or version.serving.number != version.target
     if version.is_managed and coming and version.update_status is not UpdateStatus.FAILED:
         yield version.publication
+
+
+def _surplus(ready: list[Environment], count: int, fleet: Fleet) -> list[Environment]:
+    """Which of `ready`, oldest first, go so that `count` stay: each time the newest one in the zone that has most."""
+    staying, going = list(ready), list[Environment]()
+    while len(staying) > count:
+        zones = Counter(fleet.instances[e.instance_id].zone for e in staying)
+        crowded = max(zones.values())
+        newest = next(e for e in reversed(staying) if zones[fleet.instances[e.instance_id].zone] == crowded)
+        staying.remove(newest)
+        going.append(newest)
+    return going
 
 
 def _is_waiting(version: FunctionVersion, bounds: ScalingBounds) -> bool:

@@ -340,7 +340,7 @@ class Lane:
         link = running.link
         assert link is not None
         if link.is_worker:
-            self._record(running, "timeout")
+            self._record(running, "timeout", "Sandbox.Timedout")
             return self._platform_error(running, "Sandbox.Timedout", timed_out_message(running.target.timeout_ms))
         log.error("invocation-unanswered", extra={"environment": link.environment_id, "lane": str(self.key)})
         return ServiceFailure(f"The execution environment {link.environment_id} does not answer.")

@@ -78,7 +78,7 @@ class LinkClient(LambdaMultiConcurrentRuntimeClient):  # type: ignore[misc]  # t
             invoke_id=request_id,
             x_amzn_trace_id=trace_id or None,
             invoked_function_arn=arn,
-            deadline_time_in_ms=str(deadline_ms),
+            deadline_time_in_ms=deadline_ms,
             client_context=client_context or None,
             cognito_identity=cognito_identity or None,
             tenant_id=tenant_id or None,

@@ -1,0 +1,762 @@
+"""`plan` against a small world that carries its orders out: what runs becomes what is wanted, whatever dies on the way.
+
+The world has virtual time, instances that come up or die, environments that become ready, fail, lose workers and get busy, and the stored
+versions, which notes change as provisioning changes them. While it is stirred, safety must hold after every plan; left alone, it must come to rest,
+and to rest at what was asked for.
+"""
+
+import itertools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import assert_never
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from tests.samples import AT, latest, managed, provider, published, serving, standard
+
+from lambstead.core.arn import LATEST, LATEST_PUBLISHED
+from lambstead.core.capacity import CapacityProvider
+from lambstead.core.catalogue import LAMBDA_OWNED, InstanceType
+from lambstead.core.errors import IllegalTransition
+from lambstead.core.fleet import Environment, Failure, Fleet, Instance, InstancePhase, Phase, PublicationKey
+from lambstead.core.functions import (
+    BoundsRequested,
+    CapacityFailed,
+    CapacityReady,
+    DeletionRequested,
+    Drained,
+    FunctionVersion,
+    Reason,
+    Republished,
+    State,
+    UpdateStatus,
+    apply,
+)
+from lambstead.core.placement import Demand, Nowhere, place
+from lambstead.core.reconcile import (
+    Desired,
+    DrainEnvironment,
+    LaunchInstance,
+    NoteDrained,
+    NoteFailed,
+    NoteReady,
+    NoteRemoved,
+    Order,
+    Policy,
+    StartEnvironment,
+    StopEnvironment,
+    TerminateInstance,
+    key_of,
+    next_look,
+    plan,
+)
+from lambstead.core.scaling import ScalingBounds
+
+START = datetime(2026, 11, 21, 10, tzinfo=UTC)
+POLICY = Policy(
+    default_minimum=3,
+    standard_limit=4,
+    idle_environment=timedelta(minutes=5),
+    idle_instance=timedelta(minutes=2),
+    drain_grace=timedelta(seconds=30),
+)
+MOST_ROUNDS = 300
+"""Far more looks than any stirring needs to come to rest; a loop of orders shows by passing it."""
+INIT_FAILED = Reason("FunctionError.RuntimeInitError", "the handler is not there")
+
+
+class World:
+    """Everything outside `plan`: it carries orders out and lets things happen."""
+
+    def __init__(self, *versions: FunctionVersion, providers: tuple[CapacityProvider, ...] = ()) -> None:
+        self.now = START
+        self.fleet = Fleet()
+        self.providers = {p.name: p for p in providers}
+        self.versions = {(v.function, v.version): v for v in versions}
+        self.demand: dict[PublicationKey, int] = {}
+        self.busy: dict[str, int] = {}
+        self.crowded = False
+        """True while an invocation arrives at an environment in the moment before it is drained."""
+        self.orders: list[Order] = []
+        self._ids = (str(number) for number in itertools.count(1))
+        self._revisions = itertools.count(1)
+
+    # --- planning --------------------------------------------------------------------------------------------------------
+
+    def plan(self) -> list[Order]:
+        """One reconcile: look, plan, carry out."""
+        self.fleet = replace(
+            self.fleet,
+            environments={
+                key: replace(e, busy=self.busy.get(key, 0), used_at=self.now if self.busy.get(key) else e.used_at)
+                for key, e in self.fleet.environments.items()
+            },
+        )
+        desired = Desired(tuple(self.versions.values()), self.providers, "us-east-1", dict(self.demand))
+        orders = plan(desired, self.fleet, POLICY, self._ids, self.now)
+        for order in orders:
+            self._carry_out(order)
+        self.orders += orders
+        return orders
+
+    def _carry_out(self, order: Order) -> None:
+        match order:
+            case LaunchInstance(instance, _):
+                assert instance.id not in self.fleet.instances
+                self.fleet = self.fleet.with_instance(instance)
+            case StartEnvironment(environment, _, _):
+                assert environment.id not in self.fleet.environments
+                assert self.fleet.instances[environment.instance_id].takes_environments
+                self.fleet = self.fleet.placed(environment)
+            case DrainEnvironment(environment_id, _):
+                if self.crowded:
+                    self.busy[environment_id] = 1
+                self.fleet = self.fleet.draining(environment_id, self.now)
+            case StopEnvironment(environment_id, _):
+                environment = self.fleet.environments[environment_id]
+                late = self.now - (environment.draining_since or self.now) >= environment.timeout + POLICY.drain_grace
+                assert not self.busy.get(environment_id) or late, "stopped while an invocation ran and had time left"
+                assert environment.phase is not Phase.READY, "stopped without being drained"
+                self.fleet = self.fleet.phase(environment_id, Phase.STOPPING)
+            case TerminateInstance(instance_id, _):
+                assert not any(self.fleet.on(instance_id))
+                self.fleet = self.fleet.terminating(instance_id)
+            case NoteReady(key, bounds, asked):
+                before = self.versions[key.function, key.version]
+                after = apply(before, CapacityReady(key.number, bounds, self._revision(), asked))
+                assert after != before, "a note that changes nothing would be written for ever"
+                self.save(after)
+            case NoteFailed(key, reason):
+                before = self.versions[key.function, key.version]
+                after = apply(before, CapacityFailed(key.number, reason, self._revision()))
+                assert after != before, "a note that changes nothing would be written for ever"
+                self.save(after)
+            case NoteDrained(function, version):
+                assert not self.of_version(function, version)
+                self.save(apply(self.versions[function, version], Drained()))
+            case NoteRemoved(function, version):
+                assert not self.of_version(function, version)
+                del self.versions[function, version]
+            case _:
+                assert_never(order)
+
+    def save(self, version: FunctionVersion) -> None:
+        self.versions[version.function, version.version] = version
+
+    def _revision(self) -> str:
+        return f"revision {next(self._revisions)}"
+
+    # --- what happens ------------------------------------------------------------------------------------------------------
+
+    def instance_comes_up(self, instance_id: str) -> None:
+        self.fleet = self.fleet.instance_running(instance_id)
+
+    def instance_dies(self, instance_id: str) -> None:
+        lost = [e.id for e in self.fleet.on(instance_id)]
+        self.fleet = self.fleet.instance_gone(instance_id, self.now)
+        self._forget(lost)
+
+    def environment_is_ready(self, environment_id: str) -> None:
+        self.fleet = self.fleet.environment_ready(environment_id, self.now)
+
+    def environment_ends(self, environment_id: str, *, failed: bool) -> None:
+        environment = self.fleet.environments[environment_id]
+        self.fleet = self.fleet.environment_gone(environment_id, self.now, failed)
+        self._forget([environment_id])
+        version = self.versions.get((environment.key.function, environment.key.version))
+        if failed and environment.phase is Phase.STARTING and version is not None and version.is_managed:
+            self.save(apply(version, CapacityFailed(environment.key.number, INIT_FAILED, self._revision())))
+
+    def _forget(self, environment_ids: list[str]) -> None:
+        for environment_id in environment_ids:
+            self.busy.pop(environment_id, None)
+
+    # --- coming to rest ------------------------------------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Everything under way succeeds, every invocation ends; time passes as far as the plan wants to look again."""
+        for _ in range(MOST_ROUNDS):
+            self.busy.clear()
+            if self.plan() or self._succeed():
+                continue
+            wait = next_look(self.fleet, POLICY, self.now)
+            if wait is None:
+                return
+            assert wait > timedelta(0)
+            self.now += wait
+        raise AssertionError(f"no rest after {MOST_ROUNDS} rounds; last orders: {self.orders[-6:]}")
+
+    def _succeed(self) -> bool:
+        instances = [i for i in self.fleet.instances.values() if i.phase is not InstancePhase.RUNNING]
+        for instance in instances:
+            if instance.phase is InstancePhase.LAUNCHING:
+                self.instance_comes_up(instance.id)
+            else:
+                self.instance_dies(instance.id)
+        moving = [e for e in self.fleet.environments.values() if e.phase in (Phase.STARTING, Phase.STOPPING)]
+        for environment in moving:
+            if environment.phase is Phase.STARTING:
+                self.environment_is_ready(environment.id)
+            else:
+                self.environment_ends(environment.id, failed=False)
+        return bool(instances or moving)
+
+    # --- what can be asked ---------------------------------------------------------------------------------------------------
+
+    def version(self, function: str = "f", version: str = LATEST_PUBLISHED) -> FunctionVersion:
+        return self.versions[function, version]
+
+    def of_version(self, function: str = "f", version: str = LATEST_PUBLISHED) -> list[Environment]:
+        environments = self.fleet.environments.values()
+        return [e for e in environments if (e.key.function, e.key.version) == (function, version)]
+
+    def ready(self, function: str = "f", version: str = LATEST_PUBLISHED) -> list[Environment]:
+        return [e for e in self.of_version(function, version) if e.is_ready]
+
+    def zones(self, function: str = "f", version: str = LATEST_PUBLISHED) -> Counter[str]:
+        return Counter(self.fleet.instances[e.instance_id].zone for e in self.ready(function, version))
+
+    def vcpus(self, provider_name: str = "cp") -> int:
+        return sum(i.type.vcpus for i in self.fleet.of_provider(provider_name))
+
+    def only(self, kind: type[Order]) -> Iterator[Order]:
+        return (order for order in self.orders if isinstance(order, kind))
+
+
+def check_safety(world: World) -> None:
+    """What holds at every moment, however things go wrong."""
+    for instance in world.fleet.instances.values():
+        on_it = list(world.fleet.on(instance.id))
+        assert sum(e.vcpus for e in on_it) <= instance.type.usable_vcpus, "vCPUs over-committed"
+        assert sum(e.memory_mb for e in on_it) <= instance.type.usable_memory_mb, "memory over-committed"
+    for name, cp in world.providers.items():
+        assert world.vcpus(name) <= cp.scaling.max_vcpus, "more vCPUs than the provider may have"
+    owned = [e for e in world.fleet.environments.values() if world.fleet.instances[e.instance_id].provider is None]
+    assert len(owned) <= POLICY.standard_limit
+
+
+# --- stories ------------------------------------------------------------------------------------------------------------------
+
+
+def test_a_first_publish_gets_three_environments_over_three_zones() -> None:
+    world = World(published(managed()), providers=(provider(),))
+    world.settle()
+    assert world.version().state is State.ACTIVE
+    assert world.zones() == {"us-east-1a": 1, "us-east-1b": 1, "us-east-1c": 1}
+    assert world.plan() == []
+
+
+def test_without_subnets_in_three_zones_the_environments_share_what_there_is() -> None:
+    world = World(published(managed()), providers=(provider(subnets=1),))
+    world.settle()
+    assert world.zones() == {"us-east-1a": 3}
+    assert len(world.fleet.instances) == 1, "three environments of one vCPU fit one instance"
+
+
+def test_functions_share_instances() -> None:
+    world = World(published(managed()), published(managed(), "1", function="g"), providers=(provider(),))
+    world.settle()
+    assert len(world.fleet.instances) == 3
+    assert world.zones("g", "1") == {"us-east-1a": 1, "us-east-1b": 1, "us-east-1c": 1}
+
+
+def test_a_version_that_cannot_have_its_minimum_fails_with_the_limit_as_its_reason() -> None:
+    world = World(published(managed(slots=1, ratio=2.0, memory_mb=8192)), providers=(provider(max_vcpus=4),))
+    world.settle()
+    version = world.version()
+    assert version.state is State.FAILED
+    assert version.state_reason is not None
+    assert version.state_reason.code == "CapacityProviderScalingLimitExceeded"
+    assert not world.fleet.environments
+    assert not world.fleet.instances, "an instance that nobody uses is terminated"
+
+
+def test_bounds_that_cannot_be_met_leave_an_active_version_as_it_is_and_are_not_tried_for_ever() -> None:
+    world = World(published(managed()), providers=(provider(max_vcpus=12),))
+    world.settle()
+    before = world.version()
+    world.save(apply(before, BoundsRequested(ScalingBounds(50))))
+    world.settle()
+    version = world.version()
+    assert (version.state, version.update_status) == (State.ACTIVE, UpdateStatus.SUCCESSFUL)
+    assert version.bounds_requested, "still asked for, as the API shows"
+    assert world.plan() == []
+    assert world.vcpus() == 12
+    world.providers["cp"] = provider(max_vcpus=400)
+    world.settle()
+    assert not world.version().bounds_requested
+    assert len(world.ready()) == 50
+
+
+def test_a_republish_keeps_the_old_environments_until_the_new_publication_is_ready() -> None:
+    world = World(serving(managed()), providers=(provider(),))
+    world.settle()
+    world.save(apply(world.version(), Republished(managed(timeout_s=9), AT, "r")))
+    world.plan()
+    old = world.ready()
+    assert len(old) == 3
+    assert {e.key.number for e in old} == {1}
+    new = [e for e in world.fleet.environments.values() if e.key.number == 2]
+    assert len(new) == 3
+    for environment in new[:2]:
+        world.environment_is_ready(environment.id)
+    world.plan()
+    assert [e for e in world.ready() if e.key.number == 1] == old, "old ones went before the new ones were ready"
+    assert world.version().update_status is UpdateStatus.IN_PROGRESS
+    world.settle()
+    assert {e.key.number for e in world.fleet.environments.values()} == {2}
+    assert world.version().update_status is UpdateStatus.SUCCESSFUL
+
+
+def test_a_failed_republish_leaves_the_old_publication_serving_and_nothing_of_the_new_one() -> None:
+    world = World(serving(managed()), providers=(provider(max_vcpus=12),))
+    world.settle()
+    world.save(apply(world.version(), Republished(managed(memory_mb=8192), AT, "r")))
+    world.settle()
+    version = world.version()
+    assert (version.state, version.update_status) == (State.ACTIVE, UpdateStatus.FAILED)
+    assert {e.key.number for e in world.fleet.environments.values()} == {1}
+    world.save(apply(version, BoundsRequested(ScalingBounds(2))))
+    world.settle()
+    assert not world.version().bounds_requested
+    assert len(world.ready()) == 2
+
+
+def test_a_lost_fleet_is_ordered_anew() -> None:
+    world = World(serving(managed()), serving(managed(), "2"), providers=(provider(),))
+    world.settle()
+    world.fleet, world.busy = Fleet(), {}
+    world.settle()
+    assert len(world.ready()) == len(world.ready(version="2")) == 3
+
+
+def test_an_environment_that_lost_workers_serves_until_its_replacement_is_ready() -> None:
+    world = World(serving(managed()), providers=(provider(),))
+    world.settle()
+    hurt = world.ready()[0]
+    world.fleet = world.fleet.environment_degraded(hurt.id, 3)
+    world.plan()
+    assert hurt.id in {e.id for e in world.ready()}
+    world.settle()
+    assert hurt.id not in world.fleet.environments
+    assert world.zones() == {"us-east-1a": 1, "us-east-1b": 1, "us-east-1c": 1}
+    assert all(e.is_whole for e in world.ready())
+
+
+def test_a_replacement_does_not_exceed_the_providers_limit() -> None:
+    # Every instance is full: the damaged environment is the only room there could be.
+    world = World(serving(managed(memory_mb=6144)), providers=(provider(max_vcpus=12),))
+    world.settle()
+    world.fleet = world.fleet.environment_degraded(world.ready()[0].id, 1)
+    world.settle()
+    assert world.vcpus() == 12
+    assert len(world.ready()) == 3, "the damaged one stays: it is better than none"
+
+
+def test_a_draining_environment_is_stopped_when_its_last_invocation_ended() -> None:
+    world = World(serving(managed(timeout_s=10)), providers=(provider(),))
+    world.settle()
+    busy = world.ready()[0].id
+    world.busy[busy] = 1
+    world.save(apply(world.version(), DeletionRequested()))
+    world.plan()
+    world.plan()
+    assert {key: e.phase for key, e in world.fleet.environments.items()}[busy] is Phase.DRAINING
+    world.busy[busy] = 0
+    world.plan()
+    assert world.fleet.environments[busy].phase is Phase.STOPPING
+    world.settle()
+    assert not world.versions
+
+
+def test_a_draining_environment_that_stays_busy_is_stopped_after_timeout_and_grace() -> None:
+    world = World(serving(managed(timeout_s=10)), providers=(provider(),))
+    world.settle()
+    busy = world.ready()[0].id
+    world.busy[busy] = 1
+    world.save(apply(world.version(), DeletionRequested()))
+    world.plan()
+    wait = next_look(world.fleet, POLICY, world.now)
+    assert wait == timedelta(seconds=40)
+    world.now += wait
+    world.plan()
+    assert world.fleet.environments[busy].phase is Phase.STOPPING
+
+
+def test_nothing_is_stopped_in_the_plan_that_drains_it() -> None:
+    """Until the drain is carried out, an invocation may still be given to it."""
+    world = World(serving(managed()), providers=(provider(),))
+    world.settle()
+    world.save(apply(world.version(), BoundsRequested(ScalingBounds(1))))
+    orders = world.plan()
+    assert [type(order) for order in orders if not isinstance(order, NoteReady)] == [DrainEnvironment] * 2
+
+
+def test_scaling_in_keeps_the_zones_balanced() -> None:
+    world = World(serving(managed()), providers=(provider(),))
+    world.save(apply(world.version(), BoundsRequested(ScalingBounds(6))))
+    world.settle()
+    by_age = world.fleet.running(PublicationKey("f", LATEST_PUBLISHED, 1))
+    for old in by_age[:3]:
+        if world.fleet.instances[old.instance_id].zone == "us-east-1a":
+            world.environment_ends(old.id, failed=False)
+    world.settle()
+    world.save(apply(world.version(), BoundsRequested(ScalingBounds(3))))
+    world.settle()
+    assert world.zones() == {"us-east-1a": 1, "us-east-1b": 1, "us-east-1c": 1}
+
+
+def test_a_version_is_switched_off_and_on() -> None:
+    world = World(serving(managed()), providers=(provider(),))
+    world.settle()
+    world.save(apply(world.version(), BoundsRequested(ScalingBounds(0, 0))))
+    world.settle()
+    assert world.version().state is State.DEACTIVATED
+    assert not world.fleet.environments
+    assert not world.fleet.instances
+    world.save(apply(world.version(), BoundsRequested(ScalingBounds(1))))
+    world.settle()
+    assert world.version().state is State.ACTIVE
+    assert len(world.ready()) == 1
+
+
+def test_environments_that_start_for_a_version_that_goes_are_stopped_at_once() -> None:
+    world = World(published(managed()), providers=(provider(),))
+    world.plan()
+    world.save(apply(world.version(), DeletionRequested()))
+    assert [type(order) for order in world.plan()] == [StopEnvironment] * 3
+    world.settle()
+    assert not world.versions
+
+
+def test_a_version_comes_back_after_a_failed_republish_and_a_pause() -> None:
+    world = World(serving(managed()), providers=(provider(max_vcpus=12),))
+    world.settle()
+    world.save(apply(world.version(), Republished(managed(memory_mb=8192), AT, "r")))
+    world.settle()
+    world.save(apply(world.version(), BoundsRequested(ScalingBounds(0, 0))))
+    world.settle()
+    world.save(apply(world.version(), BoundsRequested(ScalingBounds(1))))
+    world.settle()
+    assert world.version().serving is not None
+    assert world.version().serving == world.version().publication
+    assert len(world.ready()) == 1
+
+
+def test_a_failed_init_fails_a_pending_version_and_ends_its_other_environments() -> None:
+    world = World(published(managed()), providers=(provider(),))
+    world.plan()
+    world.environment_ends(next(iter(world.fleet.environments)), failed=True)
+    assert world.version().state_reason == INIT_FAILED
+    world.settle()
+    assert world.version().state is State.FAILED
+    assert not world.fleet.environments
+
+
+def test_a_standard_function_gets_one_environment_per_invocation_within_the_limit() -> None:
+    world = World(latest(standard()))
+    key = PublicationKey("f", LATEST, 1)
+    world.demand[key] = 2
+    world.plan()
+    assert len(world.fleet.environments) == 2
+    assert world.plan() == []
+    world.demand[key] = 100
+    world.plan()
+    assert len(world.fleet.environments) == POLICY.standard_limit
+    world.demand.clear()
+    world.settle()
+    assert not world.fleet.environments, "idle environments end after a while"
+    assert not world.fleet.instances
+    assert world.now - START >= POLICY.idle_environment
+
+
+def test_an_idle_standard_environment_is_kept_for_a_while() -> None:
+    world = World(latest(standard()))
+    key = PublicationKey("f", LATEST, 1)
+    world.demand[key] = 1
+    world.plan()
+    (environment_id,) = world.fleet.environments
+    world.instance_comes_up(next(iter(world.fleet.instances)))
+    world.environment_is_ready(environment_id)
+    world.demand.clear()
+    world.now += POLICY.idle_environment - timedelta(seconds=1)
+    assert world.plan() == []
+    assert next_look(world.fleet, POLICY, world.now) == timedelta(seconds=1)
+    world.now += timedelta(seconds=1)
+    assert [type(order) for order in world.plan()] == [DrainEnvironment]
+
+
+@pytest.mark.parametrize("version", [latest(standard()), published(managed())])
+def test_instances_that_do_not_come_up_are_not_launched_without_pause(version: FunctionVersion) -> None:
+    world = World(version, providers=(provider(subnets=1),))
+    if not version.is_managed:
+        world.demand[PublicationKey("f", LATEST, 1)] = 1
+    moments = []
+    for _ in range(12):
+        while not world.plan():
+            wait = next_look(world.fleet, POLICY, world.now)
+            assert wait is not None
+            world.now += wait
+        moments.append((world.now - START).total_seconds())
+        for instance_id in list(world.fleet.instances):
+            world.instance_dies(instance_id)
+    waits = [after - before for before, after in itertools.pairwise(moments)]
+    assert waits == [0, 1, 3, 7, 15, 31, 60, 60, 60, 60, 60]
+
+
+def test_a_publication_that_fails_is_retried_with_longer_and_longer_pauses() -> None:
+    failures = [POLICY.retry_after(Failure(count, START)).total_seconds() for count in range(1, 10)]
+    assert failures == [0, 1, 3, 7, 15, 31, 60, 60, 60]
+    assert POLICY.retry_after(Failure(10_000, START)) == POLICY.retry_most
+
+
+def test_an_instance_of_a_deleted_provider_is_terminated_at_once() -> None:
+    world = World(serving(managed()), providers=(provider(),))
+    world.settle()
+    world.versions.clear()
+    world.providers.clear()
+    for _ in range(4):
+        world.plan()
+        world._succeed()
+    assert not world.fleet.instances
+    assert world.now == START
+
+
+# --- next_look ----------------------------------------------------------------------------------------------------------------
+
+KEY = PublicationKey("f", LATEST, 1)
+MACHINE = InstanceType("c7i.xlarge", "x86_64", 4, 8192)
+
+
+def _fleet(on: str | None, **environment: object) -> Fleet:
+    kind = LAMBDA_OWNED if on is None else MACHINE
+    instance = Instance("i", on, kind, "us-east-1a", START, InstancePhase.RUNNING)
+    blank = Environment("e", "i", KEY, 1, 1.0, 2048, START, timedelta(seconds=3), Phase.READY)
+    return Fleet({"i": instance}, {"e": replace(blank, **environment)})  # type: ignore[arg-type]  # members by name
+
+
+@pytest.mark.parametrize(
+    ("fleet", "wait"),
+    [
+        (Fleet(), None),
+        (_fleet("cp"), None),
+        (_fleet("cp", used_at=START), None),
+        (_fleet(None, used_at=START), POLICY.idle_environment),
+        (_fleet("cp", phase=Phase.DRAINING, draining_since=START), timedelta(seconds=33)),
+        (replace(_fleet("cp"), failures={KEY: Failure(1, START)}), None),
+        (replace(_fleet("cp"), failures={KEY: Failure(3, START)}), timedelta(seconds=3)),
+        (replace(_fleet("cp"), launch_failures={"cp": Failure(2, START)}), timedelta(seconds=1)),
+        (
+            Fleet({"i": Instance("i", "cp", MACHINE, "z", START, InstancePhase.RUNNING, START)}),
+            POLICY.idle_instance,
+        ),
+        (
+            Fleet({"i": Instance("i", "cp", MACHINE, "z", START, InstancePhase.RUNNING, START - POLICY.idle_instance)}),
+            None,
+        ),
+    ],
+)
+def test_when_to_look_again(fleet: Fleet, wait: timedelta | None) -> None:
+    assert next_look(fleet, POLICY, START) == wait
+
+
+# --- the fleet's own rules ------------------------------------------------------------------------------------------------------
+
+
+def test_a_report_for_duty_does_not_bring_a_terminating_instance_back() -> None:
+    fleet = _fleet("cp").terminating("i")
+    assert fleet.instance_running("i") == fleet
+
+
+def test_an_environment_that_is_stopped_before_it_was_ready_stays_so() -> None:
+    fleet = _fleet("cp", phase=Phase.STARTING).phase("e", Phase.STOPPING)
+    assert fleet.environment_ready("e", START) == fleet
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(b, a) for n, b in enumerate(Phase) for m, a in enumerate(Phase) if m <= n]
+)
+def test_an_environment_never_goes_back(before: Phase, after: Phase) -> None:
+    with pytest.raises(IllegalTransition):
+        _fleet("cp", phase=before).phase("e", after)
+
+
+def test_what_is_not_there_cannot_change() -> None:
+    empty = Fleet()
+    assert empty.instance_gone("i", START) == empty.environment_gone("e", START, failed=True) == empty
+    changes: list[Callable[[], Fleet]] = [
+        lambda: empty.instance_running("i"),
+        lambda: empty.terminating("i"),
+        lambda: empty.environment_ready("e", START),
+        lambda: empty.environment_degraded("e", 0),
+        lambda: empty.draining("e", START),
+    ]
+    for change in changes:
+        with pytest.raises(IllegalTransition, match="there is no"):
+            change()
+
+
+# --- the world at random ----------------------------------------------------------------------------------------------------------
+
+BOUNDS = st.sampled_from([None, ScalingBounds(1), ScalingBounds(2, 4), ScalingBounds(20), ScalingBounds(0, 0)])
+SIZES = st.sampled_from([(2048, 2.0), (4096, 2.0), (4096, 4.0), (8192, 2.0), (8192, 8.0), (16384, 4.0)])
+MANAGED = (("f", LATEST_PUBLISHED), ("f", "1"), ("g", "1"))
+STANDARD = PublicationKey("s", LATEST, 1)
+
+
+class Fates(RuleBasedStateMachine):
+    """Users ask, things die, plans are made; in the end it is left alone and must be what was asked for."""
+
+    @initialize(
+        subnets=st.integers(1, 4),
+        max_vcpus=st.sampled_from([2, 8, 12, 16, 40, 400]),
+        at_rest=st.booleans(),
+    )
+    def begin(self, subnets: int, max_vcpus: int, at_rest: bool) -> None:
+        versions = [latest(standard(), function="s")]
+        for function, version in MANAGED:
+            versions.append(published(managed(timeout_s=5), version, function=function))
+        self.world = World(*versions, providers=(provider(subnets=subnets, max_vcpus=max_vcpus),))
+        if at_rest:
+            self.world.settle()
+
+    # users
+
+    @rule(which=st.sampled_from(MANAGED), bounds=BOUNDS, then_rest=st.booleans())
+    def scale(self, which: tuple[str, str], bounds: ScalingBounds | None, then_rest: bool) -> None:
+        version = self.world.versions.get(which)
+        if version is not None and not version.is_settling and version.state is not State.FAILED:
+            self.world.save(apply(version, BoundsRequested(bounds)))
+        if then_rest:
+            self.world.settle()
+
+    @rule(size=SIZES, then_rest=st.booleans(), in_vain=st.booleans())
+    def republish(self, size: tuple[int, float], then_rest: bool, in_vain: bool) -> None:
+        version = self.world.versions.get(MANAGED[0])
+        if version is not None and not version.is_settling:
+            memory_mb, ratio = size
+            configuration = managed(memory_mb=memory_mb, ratio=ratio, timeout_s=5)
+            again = apply(version, Republished(configuration, AT, "republished"))
+            failed = CapacityFailed(again.target, INIT_FAILED, "failed")
+            self.world.save(apply(again, failed) if in_vain else again)
+        if then_rest:
+            self.world.settle()
+
+    @rule(which=st.sampled_from(MANAGED), really=st.sampled_from([False, False, True]))
+    def delete(self, which: tuple[str, str], really: bool) -> None:
+        if really and which in self.world.versions:
+            self.world.save(apply(self.world.versions[which], DeletionRequested()))
+
+    @rule(max_vcpus=st.sampled_from([16, 40, 400]))
+    def raise_limit(self, max_vcpus: int) -> None:
+        before = self.world.providers["cp"].scaling.max_vcpus
+        self.world.providers["cp"] = provider(
+            subnets=len(self.world.providers["cp"].subnets), max_vcpus=max(before, max_vcpus)
+        )
+
+    @rule(invocations=st.integers(0, 6))
+    def invoke_standard(self, invocations: int) -> None:
+        self.world.demand = {STANDARD: invocations} if invocations else {}
+
+    # the machines
+
+    @rule(data=st.data(), lives=st.booleans())
+    def instance_fate(self, data: st.DataObject, lives: bool) -> None:
+        if self.world.fleet.instances:
+            instance_id = data.draw(st.sampled_from(sorted(self.world.fleet.instances)))
+            if lives and self.world.fleet.instances[instance_id].phase is InstancePhase.LAUNCHING:
+                self.world.instance_comes_up(instance_id)
+            elif not lives:
+                self.world.instance_dies(instance_id)
+
+    @rule(data=st.data(), fate=st.sampled_from(["ready", "ready", "ready", "fails", "degrades", "busy", "done"]))
+    def environment_fate(self, data: st.DataObject, fate: str) -> None:
+        if not self.world.fleet.environments:
+            return
+        environment_id = data.draw(st.sampled_from(sorted(self.world.fleet.environments)))
+        environment = self.world.fleet.environments[environment_id]
+        match fate:
+            case "ready":
+                self.world.environment_is_ready(environment_id)
+            case "fails":
+                self.world.environment_ends(environment_id, failed=True)
+            case "degrades" if environment.is_ready and environment.slots > 1:
+                self.world.fleet = self.world.fleet.environment_degraded(environment_id, environment.slots - 1)
+            case "busy" if environment.is_ready:
+                self.world.busy[environment_id] = 1
+            case _:
+                self.world.busy.pop(environment_id, None)
+
+    @rule(crowded=st.booleans())
+    def crowd(self, crowded: bool) -> None:
+        self.world.crowded = crowded
+
+    @rule()
+    def rest(self) -> None:
+        self.world.settle()
+
+    @rule(really=st.sampled_from([False, False, True]))
+    def crash(self, really: bool) -> None:
+        """The server dies and comes back: of the fleet it knows nothing, and the fleet died with it."""
+        if not really:
+            return
+        self.world.fleet, self.world.busy, self.world.demand = Fleet(), {}, {}
+
+    @rule(seconds=st.sampled_from([0, 1, 40, 400]))
+    def look(self, seconds: int) -> None:
+        self.world.now += timedelta(seconds=seconds)
+        self.world.plan()
+
+    # what must hold
+
+    @invariant()
+    def is_safe(self) -> None:
+        check_safety(self.world)
+
+    def teardown(self) -> None:
+        if hasattr(self, "world"):
+            self.world.demand, self.world.crowded = {}, False
+            self.world.settle()
+            check_safety(self.world)
+            for version in self.world.versions.values():
+                self._is_what_was_asked_for(version)
+            self._nothing_is_left_over()
+            assert self.world.plan() == []
+
+    def _is_what_was_asked_for(self, version: FunctionVersion) -> None:
+        assert version.state in (State.ACTIVE, State.FAILED, State.DEACTIVATED)
+        assert not version.is_settling
+        ready = self.world.ready(version.function, version.version)
+        if version.serving is None or not version.is_managed:
+            assert not ready
+            return
+        assert {e.key.number for e in ready} <= {version.serving.number}
+        least = POLICY.bounds(version).minimum
+        if len([e for e in ready if e.is_whole]) < least:
+            configuration = version.serving.configuration
+            key = key_of(version, version.serving)
+            demand = Demand(key, configuration.vcpus_per_environment, configuration.memory_mb, 1)
+            nowhere = place(demand, self.world.providers["cp"], "us-east-1", self.world.fleet)
+            assert isinstance(nowhere, Nowhere), "there is room for an environment that is missing"
+            return
+        assert len(ready) == least
+        assert all(e.is_whole for e in ready)
+        assert not version.bounds_requested
+        assert version.applied_bounds == POLICY.bounds(version)
+
+    def _nothing_is_left_over(self) -> None:
+        wanted = {key_of(v, v.serving) for v in self.world.versions.values() if v.serving is not None}
+        for environment in self.world.fleet.environments.values():
+            assert environment.key in wanted
+            assert environment.is_ready
+        for instance in self.world.fleet.instances.values():
+            assert instance.phase is InstancePhase.RUNNING
+            assert any(self.world.fleet.on(instance.id)), "an instance without environments is kept for ever"
+
+
+TestFates = Fates.TestCase
+TestFates.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=40, deadline=None)

@@ -1,0 +1,229 @@
+"""Workers on the link and AWS's client over HTTP give a function's callers, its code and its log the same, byte for byte.
+
+What cannot be alike (request ids, times, process ids, trace ids) is replaced before the comparison; nothing else is.
+"""
+
+import base64
+import json
+import re
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.harness import (
+    PUBLISHED,
+    Server,
+    create_function,
+    create_provider,
+    on_provider,
+    publish_managed,
+    running,
+    wait_for,
+)
+
+SOURCE = """
+import json, logging, os, sys, time
+
+logger = logging.getLogger("app")
+started = os.environ.get("_X_AMZN_TRACE_ID")
+
+class Custom(Exception):
+    pass
+
+def deep(n):
+    if n == 0:
+        raise Custom("ånger ☃")
+    deep(n - 1)
+
+def handler(event, context):
+    what = event.get("do") if isinstance(event, dict) else None
+    if what == "raise":
+        deep(3)
+    if what == "chained":
+        try:
+            {}["missing"]
+        except KeyError as exc:
+            raise RuntimeError("outer") from exc
+    if what == "unserialisable":
+        return {"x": object()}
+    if what == "exit":
+        sys.exit(event["code"])
+    if what == "die":
+        os._exit(event["code"])
+    if what == "sleep":
+        time.sleep(event["s"])
+    if what == "big":
+        return "x" * event["n"]
+    if what == "log":
+        print("printed ☃", flush=True)
+        print("to stderr", file=sys.stderr)
+        logger.warning("warned %s", {"a": 1})
+        logging.getLogger().error("failed", extra={"order": 7})
+        print("two\\nlines")
+    if what == "context":
+        cc = context.client_context
+        return {
+            "arn": context.invoked_function_arn, "name": context.function_name, "version": context.function_version,
+            "memory": context.memory_limit_in_mb, "group": context.log_group_name, "stream": bool(context.log_stream_name),
+            "left": context.get_remaining_time_in_millis() > 0, "tenant": context.tenant_id,
+            "client": cc and {"custom": cc.custom, "env": cc.env, "client": cc.client and cc.client.app_title},
+            "identity": context.identity and context.identity.cognito_identity_id,
+            "trace": os.environ.get("_X_AMZN_TRACE_ID"), "at_import": started,
+            "variables": sorted(k for k in os.environ),
+            "modules": [m for m in sys.modules if m.startswith("lambstead")],
+        }
+    return event
+"""
+
+TRACE = "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=53995c3f42cd8ad8;Sampled=1"
+CLIENT_CONTEXT = base64.b64encode(
+    json.dumps({"client": {"app_title": "t"}, "custom": {"k": "v"}, "env": {"e": "f"}}).encode()
+).decode()
+
+BATTERY: dict[str, tuple[bytes, dict[str, str]]] = {
+    "a number": (b"7", {}),
+    "null": (b"null", {}),
+    "nothing": (b"", {}),
+    "unicode": ('{"k": "snow ☃ 🐑 \\u0000 \\ud83d\\ude00"}'.encode(), {}),
+    "floats": (b"[1e400, -0.0, 1.10, 12345678901234567890]", {}),
+    "an exception": (b'{"do": "raise"}', {}),
+    "a chained exception": (b'{"do": "chained"}', {}),
+    "an answer that is no JSON": (b'{"do": "unserialisable"}', {}),
+    "a time-out": (b'{"do": "sleep", "s": 1.5}', {}),
+    "after a time-out": (b'{"a": 1}', {}),
+    "six megabytes": (json.dumps("x" * 6_291_000).encode(), {}),
+    "six megabytes back": (b'{"do": "big", "n": 6291554}', {}),
+    "one byte too many": (b'{"do": "big", "n": 6291555}', {}),
+    "output": (b'{"do": "log"}', {}),
+    "the context": (b'{"do": "context"}', {"X-Amzn-Trace-Id": TRACE}),
+    "the whole context": (
+        b'{"do": "context"}',
+        {"X-Amzn-Trace-Id": TRACE, "X-Amz-Client-Context": CLIENT_CONTEXT, "X-Amz-Tenant-Id": "tenant-1"},
+    ),
+    "sys.exit": (b'{"do": "exit", "code": 3}', {}),
+    "sys.exit with 0": (b'{"do": "exit", "code": 0}', {}),
+    "os._exit": (b'{"do": "die", "code": 9}', {}),
+    "after exits": (b'"still here"', {}),
+}
+
+
+def post(server: Server, name: str, body: bytes, headers: dict[str, str]) -> tuple[int, str | None, bytes]:
+    """Status, X-Amz-Function-Error and body of one Invoke, without a client that could hide a difference."""
+    import http.client
+    from urllib.parse import urlsplit
+
+    connection = http.client.HTTPConnection(urlsplit(server.url).netloc, timeout=60)
+    try:
+        connection.request("POST", f"/2015-03-31/functions/{name}/invocations", body, headers)
+        answer = connection.getresponse()
+        return answer.status, answer.headers.get("X-Amz-Function-Error"), answer.read()
+    finally:
+        connection.close()
+
+
+UUID = rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}"
+
+
+def comparable(text: bytes) -> bytes:
+    """Without what differs between any two invocations."""
+    text = re.sub(UUID, b"<uuid>", text)
+    text = re.sub(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", b"<time>", text)
+    text = re.sub(rb'"durationMs":[0-9.]+', b'"durationMs":<ms>', text)
+    text = re.sub(rb"packages/[0-9a-f]{64}", b"<package>", text)
+    return re.sub(rb"/[^\s\"']*/data/<package>", b"<task root>", text)
+
+
+@pytest.fixture(scope="module")
+def both(runtimes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    with (
+        running(tmp_path_factory.mktemp("link") / "data", runtime_client="link") as link,
+        running(tmp_path_factory.mktemp("official") / "data", runtime_client="official") as official,
+    ):
+        yield {"link": link, "official": official}
+
+
+def play(server: Server) -> dict[str, tuple[int, str | None, bytes]]:
+    """The battery on one server, in order, on an environment with many workers."""
+    arn = create_provider(server.aws)
+    publish_managed(server.aws, "battery", SOURCE, arn, slots=8, Timeout=1)
+    answers = {}
+    for what, (body, headers) in BATTERY.items():
+        status, error, answer = post(server, "battery", body, headers)
+        answers[what] = (status, error, comparable(answer))
+    return answers
+
+
+def test_callers_get_the_same_bytes(both: dict[str, Server]) -> None:
+    with ThreadPoolExecutor(2) as pool:
+        link, official = pool.map(play, both.values())
+    assert list(link) == list(official)
+    for what in link:
+        assert link[what] == official[what], what
+    assert link["an exception"][1] == "Unhandled"
+    assert link["six megabytes back"][1] is None
+    assert link["after exits"][2] == b'"still here"'
+
+
+def lines(server: Server) -> list[str]:
+    """The function's own log lines, comparable, in the order of the file; platform records are compared apart."""
+    (folder,) = [path for path in (server.data / "logs").iterdir() if path.name == "battery"]
+    text = b"".join(path.read_bytes() for path in sorted(folder.glob("*.log"), key=lambda p: p.stat().st_mtime))
+    return comparable(text).decode().splitlines()
+
+
+def test_the_log_has_the_same_lines(both: dict[str, Server]) -> None:
+    """Runs after the battery, on the same servers."""
+
+    def complete(server: Server) -> list[str]:
+        return [line for line in lines(server) if '"platform.report"' in line]
+
+    for server in both.values():
+        wait_for(lambda server=server: len(complete(server)) >= len(BATTERY), "every invocation is reported")  # type: ignore[misc]  # the default binds the loop's value
+    logs = {mode: lines(server) for mode, server in both.items()}
+    # What AWS's client says about its own HTTP requests (a late answer is told 410) has no counterpart on the link.
+    own = {
+        mode: [
+            line
+            for line in log
+            if '"type":"' not in line and not re.search("Failed to post (handler|invocation)", line)
+        ]
+        for mode, log in logs.items()
+    }
+    assert own["link"] == own["official"]
+    records = {mode: sorted(_kinds(log)) for mode, log in logs.items()}
+    assert records["link"] == records["official"]
+
+
+def _kinds(log: list[str]) -> list[str]:
+    """Platform records of invocations without their numbers."""
+    found: list[dict[str, Any]] = [json.loads(re.sub(r"<ms>", "0", line)) for line in log if line.startswith('{"time"')]
+    return [json.dumps(record) for record in found if record["type"] in ("platform.start", "platform.report")]
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import nowhere\n",
+        "def handler(:\n",
+        "raise ValueError('at import ☃')\n",
+        "other = 1\n",
+        "import sys\nsys.exit(4)\n",
+    ],
+    ids=["missing module", "syntax error", "exception", "missing handler", "exit"],
+)
+def test_init_errors_have_the_same_reason(both: dict[str, Server], source: str, request: pytest.FixtureRequest) -> None:
+    name = re.sub(r"\W", "-", request.node.callspec.id)
+    reasons = {}
+    for mode, server in both.items():
+        arn = f"{server.aws.list_capacity_providers()['CapacityProviders'][0]['CapacityProviderArn']}"
+        create_function(server.aws, name, source, **on_provider(arn, 3, Publish=True, PublishTo="LATEST_PUBLISHED"))
+
+        def failed(server: Server = server) -> dict[str, Any] | None:
+            found = dict(server.aws.get_function_configuration(FunctionName=name, Qualifier=PUBLISHED))
+            return found if found["State"] == "Failed" else None
+
+        configuration = wait_for(failed, f"{name} fails")
+        reasons[mode] = (configuration["StateReasonCode"], comparable(configuration["StateReason"].encode()))
+    assert reasons["link"] == reasons["official"]
