@@ -1,6 +1,5 @@
 """Names that callers use, and what an invocation of one of them runs: ARNs, aliases, qualifiers, trace headers."""
 
-import json
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -30,7 +29,7 @@ from lambstead.core.functions import (
     Updated,
     apply,
 )
-from lambstead.core.invocations import FunctionSnapshot, Target, resolve, runtime_exited, timed_out
+from lambstead.core.invocations import FunctionSnapshot, Target, resolve
 from lambstead.core.scaling import ScalingBounds
 from lambstead.core.traces import trace_header
 
@@ -332,28 +331,6 @@ def test_a_waiting_caller_waits_for_fifteen_minutes_at_most(timeout_s: int, time
 
 
 # --- documents of the platform ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("made", "error_type", "message"),
-    [
-        (timed_out("ID", 1000), "Sandbox.Timedout", "RequestId: ID Error: Task timed out after 1.00 seconds"),
-        (timed_out("ID", 2_500), "Sandbox.Timedout", "RequestId: ID Error: Task timed out after 2.50 seconds"),
-        (
-            runtime_exited("ID"),
-            "Runtime.ExitError",
-            "RequestId: ID Error: Runtime exited without providing a reason",
-        ),
-        (
-            runtime_exited("ID", "exit status 127"),
-            "Runtime.ExitError",
-            "RequestId: ID Error: Runtime exited with error: exit status 127",
-        ),
-    ],
-)
-def test_what_the_platform_says_for_a_function(made: tuple[str, bytes], error_type: str, message: str) -> None:
-    assert made[0] == error_type
-    assert json.loads(made[1]) == {"errorType": error_type, "errorMessage": message}
 
 
 # --- traces -------------------------------------------------------------------------------------------------------------------------
