@@ -42,9 +42,7 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
     sketch = configurations.created(context, name, request, placeholder)
     await context.store.read(lambda reader: _refuse_existing(context, reader, name, sketch))
     layers = await configurations.layers_from(context, request.get("Layers") or ())
-    configuration = replace(
-        sketch, code=await configurations.package_from(context, request["Code"]), layers=layers
-    )
+    configuration = replace(sketch, code=await configurations.package_from(context, request["Code"]), layers=layers)
     await configurations.check_size(context, configuration)
 
     def work(tx: Transaction) -> FunctionVersion:

@@ -29,6 +29,7 @@ from lambstead.core.fleet import Environment, Fleet, InstancePhase, Phase, Publi
 from lambstead.core.functions import (
     CapacityFailed,
     CapacityReady,
+    Configuration,
     Drained,
     FunctionVersion,
     Publication,
@@ -252,6 +253,7 @@ class Provisioning:
             if version.state is State.DELETING or (version.is_managed and version.is_published):
                 continue
             await self._packages.unpacked(version.configuration.code)
+            await self._layers(version.configuration)
             await self._change(
                 version.function, version.version, lambda v: functions.apply(v, Settled(_fresh_revision())), version
             )
@@ -350,7 +352,8 @@ class Provisioning:
         managed = publication.configuration.managed is not None
         self._slots.expect(environment.id, environment.key, instance.zone, managed=managed)
         code = await self._packages.unpacked(publication.configuration.code)
-        order = self._start_message(environment, publication, code)
+        layers = await self._layers(publication.configuration)
+        order = self._start_message(environment, publication, code, layers)
         if managed and self._workers_on_link and publication.configuration.runtime.startswith(LINK_RUNTIMES):
             door = await self._agents.open_door(environment.id)
             order = msgspec.structs.replace(order, link_path=str(door))
@@ -361,8 +364,14 @@ class Provisioning:
         self._decide(f"start {environment.id} for {environment.key} on {instance.id}", because)
         self._agents.send(instance.id, order)
 
+    async def _layers(self, configuration: Configuration) -> Path | None:
+        """The folder with a function's layers; None without layers."""
+        if not configuration.layers:
+            return None
+        return await self._packages.stacked([layer.code for layer in configuration.layers])
+
     def _start_message(
-        self, environment: Environment, publication: Publication, code: Path
+        self, environment: Environment, publication: Publication, code: Path, layers: Path | None
     ) -> messages.StartEnvironment:
         configuration, key = publication.configuration, environment.key
         managed = configuration.managed is not None
@@ -396,6 +405,7 @@ class Provisioning:
             log_stream=stream,
             log_path=str(path),
             endpoint_url=self._endpoint_url,
+            layers_path=str(layers or ""),
         )
 
     async def _terminate(self, instance_id: str, because: str) -> None:

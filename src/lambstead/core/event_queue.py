@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
-from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
+from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef
 from lambstead.core.errors import DomainError, RequestEntityTooLarge, ResourceNotFound, TooManyRequests
 from lambstead.core.event_invokes import EventInvokeConfig
 
@@ -31,6 +31,10 @@ MAX_DELIVERY_ATTEMPTS = 6
 """How often a message to another service is tried before it counts as failed: the last try comes half a minute after the first."""
 MAX_ERROR_MESSAGE_BYTES = 1024
 """A dead-letter message carries the first kilobyte of the error message (Developer Guide)."""
+
+
+class DeliveryFailed(Exception):
+    """A message did not reach its destination; the text says why."""
 
 
 class Condition(enum.StrEnum):
@@ -56,12 +60,12 @@ class RetryPolicy:
 
     def error_delay(self, attempts: int) -> timedelta:
         """The pause after the function failed `attempts` times."""
-        return self.after_error * 2 ** (attempts - 1)
+        return self.after_error * (1 << (attempts - 1))
 
     def refusal_delay(self, refusals: int) -> timedelta:
         """The pause after the event could not be run `refusals` times in a row."""
         doublings = min(refusals - 1, int(math.log2(self.after_refusal_most / self.after_refusal_first)) + 1)
-        return min(self.after_refusal_first * 2**doublings, self.after_refusal_most)
+        return min(self.after_refusal_first * (1 << doublings), self.after_refusal_most)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,15 +167,26 @@ class Drop:
 Decision = TryAgain | Finish | Drop
 
 
-def before_run(
-    event: QueuedEvent, config: EventInvokeConfig, now: datetime, *, reserved_concurrency: int | None = None
-) -> Finish | None:
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What is configured for an event's function at the moment."""
+
+    config: EventInvokeConfig
+    function_arn: str
+    """Qualified, as records name it."""
+    dead_letter_target: str | None = None
+    reserved_concurrency: int | None = None
+    may_loop: bool = False
+    """Recursive loops are allowed."""
+
+
+def before_run(event: QueuedEvent, circumstances: Circumstances, now: datetime) -> Finish | None:
     """Why the event is not to be run any more; None if it is."""
-    if event.is_looping:
-        return Finish(event, Condition.RECURSION, 0, None)
-    if reserved_concurrency == 0:
+    if event.is_looping and not circumstances.may_loop:
+        return Finish(event, Condition.RECURSION, event.attempts, event.last)
+    if circumstances.reserved_concurrency == 0:
         return Finish(event, Condition.ZERO_RESERVED_CONCURRENCY, event.attempts, event.last)
-    if now - event.accepted_at >= config.event_age:
+    if now - event.accepted_at >= circumstances.config.event_age:
         return Finish(event, Condition.EVENT_AGE_EXCEEDED, event.attempts, event.last)
     return None
 
@@ -247,13 +262,8 @@ def check_room(totals: QueueTotals, payload: bytes) -> None:
 # --- what destinations are told -----------------------------------------------------------------------------------------------
 
 
-def qualified_arn(event: QueuedEvent, realm: Realm, *, managed: bool) -> str:
-    """The event's function as records name it: always qualified."""
-    return realm.function_arn(event.function, config_qualifier(event, managed=managed))
-
-
-def config_qualifier(event: QueuedEvent, *, managed: bool) -> str:
-    """The qualifier whose event invoke config applies: as given, else what an unqualified invocation runs."""
+def effective_qualifier(event: QueuedEvent, *, managed: bool) -> str:
+    """The qualifier whose event invoke config applies and that records name: as given, else what an unqualified invocation runs."""
     return event.qualifier or (LATEST_PUBLISHED if managed else LATEST)
 
 
@@ -321,16 +331,9 @@ class Delivery:
         return self.attempts >= MAX_DELIVERY_ATTEMPTS
 
 
-def messages_of(
-    finish: Finish,
-    config: EventInvokeConfig,
-    dead_letter_target: str | None,
-    function_arn: str,
-    payload: str,
-    now: datetime,
-) -> tuple[Delivery, ...]:
+def messages_of(finish: Finish, circumstances: Circumstances, payload: str, now: datetime) -> tuple[Delivery, ...]:
     """Everything that is to be told of the end of an event: the destination's record, and the dead letter of one that was given up."""
-    event = finish.event
+    event, config, function_arn = finish.event, circumstances.config, circumstances.function_arn
 
     def message(kind: str, target: str, body: str, letter: DeadLetter | None = None) -> Delivery:
         return Delivery(
@@ -342,9 +345,9 @@ def messages_of(
     if target:
         record = destination_record(finish, function_arn, payload, now)
         found.append(message("destination", target, record))
-    if dead_letter_target and not finish.is_success:
+    if circumstances.dead_letter_target and not finish.is_success:
         letter = dead_letter(finish, payload)
-        found.append(message("dead-letter", dead_letter_target, letter.body, letter))
+        found.append(message("dead-letter", circumstances.dead_letter_target, letter.body, letter))
     return tuple(found)
 
 

@@ -95,9 +95,7 @@ _EVERY_START = frozenset({"TRIM_HORIZON", "LATEST", "AT_TIMESTAMP"})
 
 KINDS: Mapping[Kind, Rules] = {
     Kind.KINESIS: Rules(_STREAM, _STREAM_DEFAULTS, starts=_EVERY_START, needs_start=True),
-    Kind.DYNAMODB: Rules(
-        _STREAM, _STREAM_DEFAULTS, starts=frozenset({"TRIM_HORIZON", "LATEST"}), needs_start=True
-    ),
+    Kind.DYNAMODB: Rules(_STREAM, _STREAM_DEFAULTS, starts=frozenset({"TRIM_HORIZON", "LATEST"}), needs_start=True),
     Kind.SQS: Rules(
         _COMMON | {"FunctionResponseTypes", "ScalingConfig", "ProvisionedPollerConfig"},
         {"BatchSize": 10, "MaximumBatchingWindowInSeconds": 0, "FunctionResponseTypes": []},
@@ -126,7 +124,12 @@ KINDS: Mapping[Kind, Rules] = {
     ),
     Kind.DOCUMENTDB: Rules(
         _COMMON
-        | {"StartingPosition", "StartingPositionTimestamp", "SourceAccessConfigurations", "DocumentDBEventSourceConfig"},
+        | {
+            "StartingPosition",
+            "StartingPositionTimestamp",
+            "SourceAccessConfigurations",
+            "DocumentDBEventSourceConfig",
+        },
         {"BatchSize": 100},
         required=("SourceAccessConfigurations", "DocumentDBEventSourceConfig"),
         starts=_EVERY_START,
@@ -349,7 +352,9 @@ def _check_sqs_batch(source: str, parameters: Parameters) -> None:
     size, window = parameters["BatchSize"], parameters["MaximumBatchingWindowInSeconds"]
     if source.endswith(".fifo"):
         if size > MAX_FIFO_BATCH:
-            raise InvalidParameterValue(f"The batch size of a FIFO queue can be at most {MAX_FIFO_BATCH}; it is {size}.")
+            raise InvalidParameterValue(
+                f"The batch size of a FIFO queue can be at most {MAX_FIFO_BATCH}; it is {size}."
+            )
         if window:
             raise InvalidParameterValue("Batching window is not supported for FIFO queues.")
     elif size > MAX_SQS_BATCH_WITHOUT_WINDOW and window < 1:
@@ -364,7 +369,9 @@ def _check_sqs_batch(source: str, parameters: Parameters) -> None:
 def check_filters(filters: Sequence[Mapping[str, str]]) -> None:
     """Raise InvalidParameterValue for patterns that are no event patterns (text recorded), and for too many."""
     if len(filters) > MAX_FILTERS:
-        raise InvalidParameterValue(f"An event source mapping can have at most {MAX_FILTERS} filters; {len(filters)} are given.")
+        raise InvalidParameterValue(
+            f"An event source mapping can have at most {MAX_FILTERS} filters; {len(filters)} are given."
+        )
     for each in filters:
         try:
             pattern = json.loads(each.get("Pattern", ""))
@@ -388,7 +395,9 @@ def _is_field(name: str, value: object) -> bool:
 
 
 def _is_texts(value: object) -> bool:
-    return isinstance(value, str) or (isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value))
+    return isinstance(value, str) or (
+        isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+    )
 
 
 def _is_text_rule(value: object) -> bool:
@@ -442,7 +451,12 @@ def _is_rule(rule: object) -> bool:
 
 
 def refuse_duplicate(
-    kind: Kind, source: str, ref: FunctionRef, parameters: Parameters, existing: Sequence[EventSourceMapping], realm: Realm
+    kind: Kind,
+    source: str,
+    ref: FunctionRef,
+    parameters: Parameters,
+    existing: Sequence[EventSourceMapping],
+    realm: Realm,
 ) -> None:
     """Raise ResourceConflict when the function has a mapping of this source already (texts recorded)."""
     topics = parameters.get("Topics") or parameters.get("Queues")
@@ -468,10 +482,6 @@ def _duplicate_text(
     if kind is Kind.SQS:
         return f'An event source mapping with SQS arn (" {source} ") and function (" {ref.name} ") already exists. {advice}'
     if kind in (Kind.KINESIS, Kind.DYNAMODB):
-        return (
-            f'The event source arn (" {source} ") and function (" {ref.name} ") provided mapping already exists. {advice}'
-        )
+        return f'The event source arn (" {source} ") and function (" {ref.name} ") provided mapping already exists. {advice}'
     named = f', topics ("{",".join(topics)}")' if topics else ""
-    return (
-        f'An event source mapping with event source ("{source}"), function ("{ref.arn(realm)}"){named} already exists. {advice}'
-    )
+    return f'An event source mapping with event source ("{source}"), function ("{ref.arn(realm)}"){named} already exists. {advice}'

@@ -212,4 +212,6 @@ def refuse_stale_policy(policy: LayerPolicy | None, given: str | None) -> None:
 def check_policy_size(document: str) -> None:
     """Raise PolicyLengthExceeded for a policy of more than 20 KB as JSON."""
     if len(document.encode()) > MAX_POLICY_BYTES:
-        raise PolicyLengthExceeded(f"The final policy size ({len(document.encode())}) is bigger than the limit (20480).")
+        raise PolicyLengthExceeded(
+            f"The final policy size ({len(document.encode())}) is bigger than the limit (20480)."
+        )

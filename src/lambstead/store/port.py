@@ -67,8 +67,11 @@ class EventQueueTransaction(EventQueueReader, Protocol):
     def delete_delivery(self, delivery_id: str, owner: str) -> None:
         """Forget a claimed message."""
 
-    def extend_leases(self, owner: str, until: datetime) -> None:
-        """Let everything that `owner` has belong to it until `until`."""
+    def extend_event(self, request_id: str, owner: str, until: datetime) -> None:
+        """Let a claimed event belong to `owner` until `until`."""
+
+    def extend_delivery(self, delivery_id: str, owner: str, until: datetime) -> None:
+        """Let a claimed message belong to `owner` until `until`."""
 
     def release_leases(self, now: datetime) -> None:
         """Make everything claimable now, whoever has it: for a server that knows to be the only one."""

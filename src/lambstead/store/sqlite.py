@@ -164,7 +164,7 @@ class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrite
 
     def save_event_invoke_config(self, function: str, qualifier: str, config: EventInvokeConfig) -> None:
         self.touched.add(function)
-        self._rows("save_event_invoke_config", function=function, qualifier=qualifier, document=_document(config))
+        self._rows("save_event_invoke_config", function=function, qualifier=qualifier, document=document_of(config))
 
     def delete_event_invoke_config(self, function: str, qualifier: str) -> None:
         self.touched.add(function)

@@ -96,9 +96,11 @@ class QueueWrites(QueueReads):
     def delete_delivery(self, delivery_id: str, owner: str) -> None:
         self._rows("delete_delivery", id=delivery_id, owner=owner)
 
-    def extend_leases(self, owner: str, until: datetime) -> None:
-        self._rows("extend_event_leases", owner=owner, until=milliseconds(until))
-        self._rows("extend_delivery_leases", owner=owner, until=milliseconds(until))
+    def extend_event(self, request_id: str, owner: str, until: datetime) -> None:
+        self._rows("extend_event", request_id=request_id, owner=owner, until=milliseconds(until))
+
+    def extend_delivery(self, delivery_id: str, owner: str, until: datetime) -> None:
+        self._rows("extend_delivery", id=delivery_id, owner=owner, until=milliseconds(until))
 
     def release_leases(self, now: datetime) -> None:
         self._rows("release_event_leases", now=milliseconds(now))

@@ -34,8 +34,8 @@ RETURNING request_id
 -- name: delete_event
 DELETE FROM queued_events WHERE request_id = :request_id AND owner = :owner RETURNING length(payload)
 
--- name: extend_event_leases
-UPDATE queued_events SET due = :until WHERE owner = :owner
+-- name: extend_event
+UPDATE queued_events SET due = :until WHERE request_id = :request_id AND owner = :owner
 
 -- name: release_event_leases
 UPDATE queued_events SET due = :now, owner = NULL WHERE owner IS NOT NULL
@@ -57,8 +57,8 @@ UPDATE deliveries SET due = :due, owner = NULL, document = :document WHERE id = 
 -- name: delete_delivery
 DELETE FROM deliveries WHERE id = :id AND owner = :owner
 
--- name: extend_delivery_leases
-UPDATE deliveries SET due = :until WHERE owner = :owner
+-- name: extend_delivery
+UPDATE deliveries SET due = :until WHERE id = :id AND owner = :owner
 
 -- name: release_delivery_leases
 UPDATE deliveries SET due = :now, owner = NULL WHERE owner IS NOT NULL
