@@ -21,7 +21,7 @@ demo-stop: $(READY)
 	$(BIN)/python examples/demo.py stop
 
 test: $(READY)
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
 lint: $(READY)
 	$(BIN)/ruff check .

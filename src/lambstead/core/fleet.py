@@ -25,7 +25,7 @@ class PublicationKey:
     number: int
 
     def __str__(self) -> str:
-        return f"{self.function}:{self.version}#{self.number}"
+        return f"{self.function}:{self.version}"
 
 
 class InstancePhase(enum.StrEnum):

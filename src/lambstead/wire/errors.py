@@ -64,7 +64,8 @@ class ErrorWriter:
             else:
                 document[_member(form, name, error.shape)] = fact
         headers.append(("Content-Type", self._content_type))
-        return form.status, headers, json_values.dump(document)
+        status = overlay.STATUS_OF_OURS.get(type(error), form.status)
+        return status, headers, json_values.dump(document)
 
     def _form(self, shape: str) -> _Form:
         for name in overlay.FAULTS.get(shape, (shape,)):

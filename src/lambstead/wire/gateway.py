@@ -177,8 +177,8 @@ class AwsApi:
     def not_built(self, operation: str) -> DomainError:
         """The error for an operation that AWS has and Lambstead does not answer yet.
 
-        It is rendered as the service's own 5xx shape with the status its model gives (Lambda: ServiceException, 500), because callers have
-        handlers for modelled errors only; SDKs repeat it a few times before they report it.
+        It is rendered as the service's own fault (Lambda: ServiceException), because callers have handlers for modelled errors only, with
+        status 501, which SDKs do not repeat.
         """
         return NotImplementedYet(f"Lambstead does not answer {operation} yet. The operation exists in {self.service}.")
 

@@ -7,9 +7,16 @@ project's reference on the Lambda API. Everything else names its source. What is
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Any
 
-from lambstead.core.errors import DomainError, InvalidParameter, InvalidParameterValue, ValidationError
+from lambstead.core.errors import (
+    DomainError,
+    InvalidParameter,
+    InvalidParameterValue,
+    NotImplementedYet,
+    ValidationError,
+)
 from lambstead.wire import java
 
 
@@ -89,6 +96,12 @@ CONTENT_TYPES: Mapping[tuple[str, str], str] = {
 
 UNTRANSLATED_PATTERNS: frozenset[str] = frozenset()
 """Patterns of served models that are not checked because Python cannot express them. None so far; a test keeps it exact."""
+
+STATUS_OF_OURS: Mapping[type[DomainError], int] = {
+    # AWS has no answer for an operation that it does not have. The shape is the service's own fault, which callers can catch; the status
+    # is the one HTTP has for it, because SDKs repeat a 500 four times with growing pauses before they show the message.
+    NotImplementedYet: HTTPStatus.NOT_IMPLEMENTED,
+}
 
 DEFAULT_MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_BODY_BYTES: Mapping[tuple[str, str], int] = {
