@@ -49,10 +49,13 @@ LOST = ServiceFailure("The execution environment was lost.")
 class Hanging:
     """Where runs and sends wait for ever, and how many do."""
 
-    count = 0
+    def __init__(self) -> None:
+        self.count = 0
+        self.arrived = asyncio.Event()
 
     async def wait(self) -> None:
         self.count += 1
+        self.arrived.set()
         try:
             await asyncio.Event().wait()
         finally:
@@ -126,6 +129,7 @@ class World:
 
     def __init__(self, path: Path) -> None:
         self.loop = asyncio.new_event_loop()
+        HANGING.arrived = asyncio.Event()  # an event belongs to the loop that waits for it
         self.path = path
         self.now = START
         self.functions = Functions()
@@ -194,7 +198,10 @@ class World:
             await self.events.reconcile()
             async with asyncio.timeout(10):
                 while HANGING.count < len(self.events._tasks()):
-                    await asyncio.sleep(0.001)
+                    HANGING.arrived.clear()
+                    arrival = asyncio.ensure_future(HANGING.arrived.wait())
+                    await asyncio.wait({arrival, *self.events._tasks()}, return_when=asyncio.FIRST_COMPLETED)
+                    arrival.cancel()
 
         self.do(one())
 
@@ -508,7 +515,7 @@ def test_one_function_s_backlog_leaves_room_for_another_s_event(world: World) ->
 
 # --- the machine ------------------------------------------------------------------------------------------------------------------
 
-ANSWERS = {"success": SUCCESS, "error": ERROR, "throttled": THROTTLED, "lost": LOST}
+ANSWERS: dict[str, Outcome | DomainError] = {"success": SUCCESS, "error": ERROR, "throttled": THROTTLED, "lost": LOST}
 
 
 @settings(max_examples=25, stateful_step_count=40)

@@ -1,5 +1,6 @@
 """Asynchronous invocations through AWS's own client: acknowledged at once, run, tried again, reported to destinations."""
 
+import itertools
 import json
 import uuid
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def send(aws: "LambdaClient", name: str, event: object, **members: Any) -> str:
 
 
 def ran(folder: Path, times: int) -> list[dict[str, Any]]:
-    return wait_for(lambda: len(d := documents(folder)) >= times and d, f"{times} runs")  # type: ignore[return-value]  # truthy here
+    return wait_for(lambda: d if len(d := documents(folder)) >= times else None, f"{times} runs")
 
 
 def test_an_event_is_acknowledged_at_once_and_run_with_its_request_id(aws: "LambdaClient", folder: Path) -> None:
@@ -114,7 +115,7 @@ def test_function_errors_are_retried_twice_with_growing_pauses_and_the_same_id(
     request_id = send(aws, name, {"folder": str(folder), "errors": 2})
     runs = ran(folder, 3)
     assert {run["id"] for run in runs} == {request_id}
-    pauses = [later["at"] - earlier["at"] for earlier, later in zip(runs, runs[1:], strict=False)]
+    pauses = [later["at"] - earlier["at"] for earlier, later in itertools.pairwise(runs)]
     assert pauses[0] >= DELAY_S
     assert pauses[1] >= 2 * DELAY_S
 
@@ -138,10 +139,6 @@ def test_more_events_than_slots_wait_for_their_turn_and_all_run(aws: "LambdaClie
         send(aws, "narrow", {"folder": str(each)})
     for each in folders:
         assert len(ran(each, 1)) == 1
-
-
-def put_config(aws: "LambdaClient", server: Server, name: str, **config: Any) -> None:
-    aws.put_function_event_invoke_config(FunctionName=name, **config)
 
 
 @pytest.mark.parametrize(
