@@ -167,7 +167,7 @@ READING_ERRORS = [
     ),
     Step(
         "get_layer_version_by_arn",
-        {"Arn": f"arn:aws:lambda:us-east-1:123456789012:layer:l:1"},
+        {"Arn": "arn:aws:lambda:us-east-1:123456789012:layer:l:1"},
         Refuses(
             403,
             "AccessDeniedException",
