@@ -117,7 +117,12 @@ class Lambstead:
         self.invoker = Invoker(
             Routes(store),
             realm,
-            Limits(settings.slot_wait.total_seconds(), COLD_START_WAIT.total_seconds(), MAX_WAITING),
+            Limits(
+                settings.slot_wait.total_seconds(),
+                COLD_START_WAIT.total_seconds(),
+                MAX_WAITING,
+                settings.concurrent_executions,
+            ),
             self.records,
             self.loop.poke,
         )
@@ -165,6 +170,7 @@ class Lambstead:
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
             default_minimum=settings.min_environments,
+            concurrent_executions=settings.concurrent_executions,
             base_url=self.url,
         )
         self._pages = Pages(

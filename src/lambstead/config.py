@@ -76,6 +76,8 @@ class Settings:
     """Environments of a published version whose scaling config names no minimum."""
     slot_wait: timedelta
     """How long an invocation waits for a free slot before it is answered with 429."""
+    concurrent_executions: int
+    """Most invocations of on-demand functions at one time, reserved and provisioned concurrency included: AWS's account limit."""
     standard_environments: int
     """Most environments of on-demand functions (those without a capacity provider) that exist at one time."""
     idle_environment: timedelta
@@ -131,6 +133,7 @@ class Settings:
             secret_access_key=sources.matching("secret_access_key", "lambstead", r"[\w+/=]{1,256}", "lambstead"),
             min_environments=sources.integer("min_environments", defaults.min_environments, 1, MAX_ENVIRONMENTS),
             slot_wait=sources.duration("slot_wait", timedelta(seconds=2), timedelta(0), timedelta(minutes=1)),
+            concurrent_executions=sources.integer("concurrent_executions", 1000, 1, 1_000_000),
             standard_environments=sources.integer("standard_environments", 100, 1, 10_000),
             idle_environment=sources.duration(
                 "idle_environment", timedelta(minutes=10), timedelta(seconds=1), timedelta(hours=24)

@@ -8,7 +8,7 @@ from lambstead.api.context import Context, Request
 from lambstead.core.arn import capacity_provider_name
 from lambstead.core.capacity import MIN_MANAGED_MEMORY_MB, ProviderState, Sizing
 from lambstead.core.configuration_rules import check_standard_size, check_variables, logging_config
-from lambstead.core.errors import DomainError, InvalidParameterValue, ResourceConflict, ResourceNotFound
+from lambstead.core.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
 from lambstead.core.functions import CodePackage, Configuration, Layer, Logging, ManagedInstances
 from lambstead.core.layers import as_layer, check_unzipped, referenced
 from lambstead.core.runtimes import check_runtime
@@ -28,12 +28,6 @@ NOT_YET: Mapping[str, str] = {
 """Members that would change how a function runs, and that this Lambstead cannot honour."""
 
 
-class CodeSigningConfigNotFound(DomainError):
-    """The named code signing configuration does not exist; none can be created yet."""
-
-    shape = "CodeSigningConfigNotFoundException"
-
-
 def refuse_what_cannot_be_honoured(request: Request) -> None:
     """Raise for members that ask for something this Lambstead does not do, rather than run the function differently."""
     for member, noun in NOT_YET.items():
@@ -43,10 +37,6 @@ def refuse_what_cannot_be_honoured(request: Request) -> None:
             )
     if request.get("PackageType") == "Image":
         raise InvalidParameterValue("This Lambstead does not support container images yet: upload a zip package.")
-    if request.get("CodeSigningConfigArn"):
-        raise CodeSigningConfigNotFound(
-            f"The Lambda code signing configuration {request['CodeSigningConfigArn']} can not be found."
-        )
     if any((request.get("VpcConfig") or {}).values()):
         raise InvalidParameterValue(
             "This Lambstead does not support VpcConfig on functions yet: functions use this machine's network."

@@ -60,6 +60,8 @@ class Context:
     """Wakes the loop of event source mappings, after one was changed."""
     default_minimum: int
     """Environments of a version whose scaling nobody configured."""
+    concurrent_executions: int
+    """The account's limit of standard invocations at once."""
     base_url: str
     """Where clients reach this server; for links in answers."""
 
@@ -78,6 +80,10 @@ class Context:
     def new_revision(self) -> str:
         """A fresh RevisionId."""
         return str(uuid.uuid4())
+
+    def new_id(self) -> str:
+        """32 random hexadecimal digits."""
+        return uuid.uuid4().hex
 
 
 @dataclass(frozen=True, slots=True)

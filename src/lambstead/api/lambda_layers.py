@@ -3,8 +3,6 @@
 from collections.abc import Callable
 from dataclasses import replace
 
-import msgspec
-
 from lambstead.api.configurations import package_from
 from lambstead.api.context import Call, Context, Request, Response
 from lambstead.api.documents import layer_version, layer_versions_item
@@ -15,12 +13,13 @@ from lambstead.core.layers import (
     LayerRef,
     LayerVersion,
     check_number,
-    check_policy_size,
     layer_name,
+    policy_document,
     statement,
     with_statement,
     without_statement,
 )
+from lambstead.core.policies import compact
 from lambstead.store.port import Reader, Transaction
 
 ABOVE_EVERY_NUMBER = 2**62
@@ -144,7 +143,7 @@ async def add_layer_version_permission(context: Context, request: Request, call:
         return with_statement(policy, added, request.get("RevisionId"), context.new_revision())
 
     policy = await _change_policy(context, request, change)
-    return {"Statement": _json(added), "RevisionId": policy and policy.revision_id}
+    return {"Statement": compact(added), "RevisionId": policy and policy.revision_id}
 
 
 async def remove_layer_version_permission(context: Context, request: Request, call: Call) -> Response:
@@ -159,7 +158,7 @@ async def get_layer_version_policy(context: Context, request: Request, call: Cal
     version = await context.store.read(lambda reader: _with_permissions(context, reader, request))
     if version.policy is None:
         raise ResourceNotFound("No policy is associated with the given resource.")
-    return {"Policy": _policy_document(version.policy), "RevisionId": version.policy.revision_id}
+    return {"Policy": policy_document(version.policy), "RevisionId": version.policy.revision_id}
 
 
 async def _change_policy(
@@ -169,7 +168,7 @@ async def _change_policy(
         version = _with_permissions(context, tx, request)
         policy = change(version.policy)
         if policy is not None:
-            check_policy_size(_policy_document(policy))
+            policy_document(policy)  # its size is checked
         tx.save_layer_version(replace(version, policy=policy))
         return policy
 
@@ -188,11 +187,3 @@ def _with_permissions(context: Context, reader: Reader, request: Request) -> Lay
 
 def _permission_arn(context: Context, request: Request) -> str:
     return context.realm.layer_arn(layer_name(request["LayerName"], context.realm), request["VersionNumber"])
-
-
-def _policy_document(policy: LayerPolicy) -> str:
-    return _json({"Version": "2012-10-17", "Id": "default", "Statement": list(policy.statements)})
-
-
-def _json(document: object) -> str:
-    return msgspec.json.encode(document).decode()

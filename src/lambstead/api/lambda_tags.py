@@ -69,6 +69,8 @@ def _exists(reader: Reader, resource: TaggedResource) -> bool:
             return reader.provider(resource.name) is not None
         case "event-source-mapping":
             return reader.event_source_mapping(resource.name) is not None
+        case "code-signing-config":
+            return reader.code_signing_config(resource.name) is not None
         case _:
             return False
 

@@ -289,10 +289,13 @@ class EventInvokes:
             return None
         qualifier = effective_qualifier(event, managed=latest.is_managed)
         recorded = (configuration or latest.configuration).recorded
+        own = reader.settings(event.function)
         return Circumstances(
             config=reader.event_invoke_config(event.function, qualifier) or EventInvokeConfig(),
             function_arn=self._realm.function_arn(event.function, qualifier),
             dead_letter_target=(recorded.get("DeadLetterConfig") or {}).get("TargetArn") or None,
+            reserved_concurrency=own.reserved_concurrency,
+            may_loop=own.recursive_loop == "Allow",
         )
 
     def _settle(

@@ -25,6 +25,7 @@ from lambstead.core import capacity, functions
 from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST, Realm
 from lambstead.core.capacity import CapacityProvider, ProviderChecked, ProviderState
+from lambstead.core.concurrency import Allocation, ProvisionedConcurrency
 from lambstead.core.fleet import Environment, Fleet, InstancePhase, Phase, PublicationKey
 from lambstead.core.functions import (
     CapacityFailed,
@@ -42,12 +43,14 @@ from lambstead.core.reconcile import (
     Desired,
     DrainEnvironment,
     LaunchInstance,
+    NoteAllocation,
     NoteDrained,
     NoteFailed,
     NoteReady,
     NoteRemoved,
     Order,
     Policy,
+    Provision,
     StartEnvironment,
     StopEnvironment,
     TerminateInstance,
@@ -69,8 +72,8 @@ from lambstead.store.port import Packages, Reader, Store, Transaction
 
 log = logging.getLogger(__name__)
 
-MANAGED_INIT_LEAST = timedelta(seconds=130)
-MANAGED_INIT_MOST = timedelta(seconds=900)
+LONG_INIT_LEAST = timedelta(seconds=130)
+LONG_INIT_MOST = timedelta(seconds=900)
 STANDARD_INIT = timedelta(seconds=10)
 LINK_RUNTIMES = ("python3.",)
 """Runtimes whose workers can speak the link themselves; the others have their agent speak it for them."""
@@ -195,14 +198,19 @@ class Provisioning:
         }
 
         def work(reader: Reader) -> Desired:
-            snapshots = (reader.function(name) for name in sorted(standard))
+            provisioned = tuple(
+                Provision(config, config.shares(reader.alias(config.function, config.qualifier)))
+                for config in reader.provisioned_everywhere()
+            )
+            names = standard | {provision.config.function for provision in provisioned}
+            snapshots = (reader.function(name) for name in sorted(names))
             versions = (
                 *reader.published_on_providers(),
                 *(v for v in reader.unsettled() if v.version == LATEST and v.is_managed and v.state is State.DELETING),
                 *(v for snapshot in snapshots if snapshot for v in snapshot.versions.values() if not v.is_managed),
             )
             providers = {provider.name: provider for provider in reader.providers("", ALL)}
-            return Desired(versions, providers, self._realm.region, demand)
+            return Desired(versions, providers, self._realm.region, demand, provisioned)
 
         return await self._store.read(work)
 
@@ -328,8 +336,23 @@ class Provisioning:
                 )
             case NoteRemoved(function, version):
                 await self._remove(function, version)
+            case NoteAllocation(config, allocation):
+                await self._note_allocation(config, allocation)
             case _:
                 assert_never(order)
+
+    async def _note_allocation(self, config: ProvisionedConcurrency, allocation: Allocation) -> None:
+        """Write down how far provisioned concurrency has come, unless it was changed or deleted meanwhile."""
+
+        def work(tx: Transaction) -> None:
+            if config in tx.provisioned(config.function, "", ALL):
+                tx.save_provisioned(replace(config, allocation=allocation))
+
+        self._decide(
+            f"provisioned concurrency of {config.function}:{config.qualifier} is {allocation.status}",
+            allocation.reason or f"{allocation.available} of {config.requested} environments are initialised",
+        )
+        await self._store.write(work)
 
     def _phase(self, environment_id: str, phase: Phase) -> bool:
         """True if the environment is still there and before `phase`: reports may have overtaken the plan."""
@@ -392,7 +415,9 @@ class Provisioning:
             memory_mb=configuration.memory_mb,
             vcpus=configuration.vcpus_per_environment,
             timeout_ms=configuration.timeout_s * 1000,
-            init_timeout_ms=_milliseconds(_init_limit(configuration.timeout_s) if managed else STANDARD_INIT),
+            init_timeout_ms=_milliseconds(
+                _init_limit(configuration.timeout_s) if managed or environment.provisioned else STANDARD_INIT
+            ),
             ephemeral_storage_mb=configuration.ephemeral_storage_mb,
             max_concurrency=environment.slots,
             variables=dict(configuration.variables or {}),
@@ -404,6 +429,7 @@ class Provisioning:
             log_group=configuration.logging.group,
             log_stream=stream,
             log_path=str(path),
+            initialization_type="provisioned-concurrency" if environment.provisioned else "on-demand",
             endpoint_url=self._endpoint_url,
             layers_path=str(layers or ""),
         )
@@ -513,8 +539,8 @@ class Provisioning:
 
 
 def _init_limit(timeout_s: int) -> timedelta:
-    """Init limit of a managed environment: 130 s or the function's timeout, whichever is longer, at most 900 s (Developer Guide)."""
-    return min(max(MANAGED_INIT_LEAST, timedelta(seconds=timeout_s)), MANAGED_INIT_MOST)
+    """Init limit on a capacity provider and of provisioned concurrency: 130 s or the function's timeout, whichever is longer, at most 900 s (Developer Guide)."""
+    return min(max(LONG_INIT_LEAST, timedelta(seconds=timeout_s)), LONG_INIT_MOST)
 
 
 def _milliseconds(duration: timedelta) -> int:

@@ -42,6 +42,10 @@ class Realm:
         suffix = f":{qualifier}" if qualifier else ""
         return f"arn:aws:lambda:{self.region}:{self.account}:function:{name}{suffix}"
 
+    def code_signing_config_arn(self, config_id: str) -> str:
+        """The code signing config's ARN."""
+        return f"arn:aws:lambda:{self.region}:{self.account}:code-signing-config:{config_id}"
+
     def capacity_provider_arn(self, name: str) -> str:
         """The capacity provider's ARN."""
         return f"arn:aws:lambda:{self.region}:{self.account}:capacity-provider:{name}"
@@ -88,6 +92,11 @@ class FunctionRef:
                 "The derived qualifier from the function name does not match the specified qualifier."
             )
         return cls(found["name"], qualifier or derived)
+
+    @property
+    def names_alias(self) -> bool:
+        """True if the qualifier has the form of an alias name: it is no number and has no `$`."""
+        return self.qualifier is not None and not self.qualifier.isdecimal() and "$" not in self.qualifier
 
     def arn(self, realm: Realm) -> str:
         """The ARN of what was named, with the qualifier as given."""

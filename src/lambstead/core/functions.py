@@ -136,6 +136,18 @@ class Configuration:
 
 
 @dataclass(frozen=True, slots=True)
+class FunctionSettings:
+    """What holds for a function as a whole, whatever its version."""
+
+    reserved_concurrency: int | None = None
+    """Invocations that may run at once over all versions; None without a reservation, 0 to refuse every one."""
+    recursive_loop: str = "Terminate"
+    """What happens to an invocation that is part of a loop: `Terminate` or `Allow`."""
+    code_signing_config: str | None = None
+    """Id of the code signing config."""
+
+
+@dataclass(frozen=True, slots=True)
 class Publication:
     """What environments run: a frozen configuration and its number, which grows with every publish of the same version."""
 

@@ -9,32 +9,23 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lambstead.core.account import UNZIPPED_CODE_BYTES
 from lambstead.core.arn import Realm
 from lambstead.core.errors import (
     AccessDenied,
-    DomainError,
     InvalidParameterValue,
     PreconditionFailed,
     ResourceConflict,
     ResourceNotFound,
 )
 from lambstead.core.functions import CodePackage, Layer
+from lambstead.core.policies import MAX_POLICY_BYTES, PolicyLengthExceeded, compact
 
 MAX_LAYERS = 5
-MAX_UNZIPPED_BYTES = 262_144_000
-"""Function and layers together, unzipped."""
-MAX_POLICY_BYTES = 20 * 1024
-"""The quota of resource-based policies (quotas page)."""
 
 _LAYER = re.compile(
     r"arn:aws[a-zA-Z-]*:lambda:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):layer:(?P<name>[a-zA-Z0-9-_]+)(?::(?P<number>\d+))?"
 )
-
-
-class PolicyLengthExceeded(DomainError):
-    """The policy would grow beyond what a resource may have."""
-
-    shape = "PolicyLengthExceededException"
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +142,9 @@ def as_layer(ref: LayerRef, version: LayerVersion | None) -> Layer:
 
 def check_unzipped(total_bytes: int) -> None:
     """Raise InvalidParameterValue when a function and its layers are too large together."""
-    if total_bytes >= MAX_UNZIPPED_BYTES:
+    if total_bytes >= UNZIPPED_CODE_BYTES:
         raise InvalidParameterValue(
-            f"Function code combined with layers exceeds the maximum allowed size of {MAX_UNZIPPED_BYTES} bytes. "
+            f"Function code combined with layers exceeds the maximum allowed size of {UNZIPPED_CODE_BYTES} bytes. "
             f"The actual size is {total_bytes} bytes."
         )
 
@@ -209,9 +200,10 @@ def refuse_stale_policy(policy: LayerPolicy | None, given: str | None) -> None:
         )
 
 
-def check_policy_size(document: str) -> None:
-    """Raise PolicyLengthExceeded for a policy of more than 20 KB as JSON."""
-    if len(document.encode()) > MAX_POLICY_BYTES:
-        raise PolicyLengthExceeded(
-            f"The final policy size ({len(document.encode())}) is bigger than the limit (20480)."
-        )
+def policy_document(policy: LayerPolicy) -> str:
+    """The policy as AWS writes it. Raises PolicyLengthExceeded for more than 20 KB."""
+    document = compact({"Version": "2012-10-17", "Id": "default", "Statement": list(policy.statements)})
+    size = len(document.encode())
+    if size > MAX_POLICY_BYTES:
+        raise PolicyLengthExceeded(f"The final policy size ({size}) is bigger than the limit ({MAX_POLICY_BYTES}).")
+    return document

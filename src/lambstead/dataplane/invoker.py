@@ -1,6 +1,6 @@
 """Invoke, from a function reference to an outcome: route, admit, deliver, settle.
 
-    Invoke → Routes (which publication) → Lane (which slot) → link → environment → link → Lane → caller
+    Invoke → Routes (which publication) → Ledger (concurrency left) → Lane (which slot) → link → environment → link → Lane → caller
 
 One `Invoker` serves all publications of a gateway. Control tells it which environment belongs to which publication before the environment's
 link arrives, and when to drain one; it tells control, through `demand`, how many invocations of standard functions run or wait.
@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 from lambstead.core.admission import Load
 from lambstead.core.arn import FunctionRef, Realm
-from lambstead.core.errors import DomainError
+from lambstead.core.concurrency import Exhausted, Held, Ledger
+from lambstead.core.errors import DomainError, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
 from lambstead.dataplane.lane import Lane, Link, Settle
@@ -34,6 +35,8 @@ class Limits:
     """Standard functions: how long for an environment to be started, init included."""
     max_waiting: int
     """Invocations in line per publication."""
+    concurrent_executions: int
+    """The account's limit of standard invocations at once; what functions have reserved or provisioned is part of it."""
 
 
 @dataclass(slots=True)
@@ -62,6 +65,7 @@ class Invoker:
         self._demand_changed = demand_changed
         self._lanes: dict[PublicationKey, Lane] = {}
         self._standard: set[PublicationKey] = set()
+        self._ledger = Ledger()
         self._expected: dict[str, _Expected] = {}
 
     # --- callers -------------------------------------------------------------------------------------------------------
@@ -72,7 +76,11 @@ class Invoker:
         return resolve(snapshot, ref, self._realm, random.random())
 
     async def invoke(self, target: Target, invocation: Invocation) -> Outcome:
-        """Run one event to its settlement. Raises TooManyRequests when no slot comes free, ServiceFailure when the platform lost it."""
+        """Run one event to its settlement.
+
+        Raises TooManyRequests when the function's or the account's concurrency is used up or no slot comes free, ServiceFailure when the
+        platform lost it.
+        """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def settle(outcome: Outcome | DomainError) -> None:
@@ -92,10 +100,34 @@ class Invoker:
         return None if snapshot is None else resolve(snapshot, ref, self._realm, random.random())
 
     def submit(self, target: Target, invocation: Invocation, settle: Settle) -> None:
-        """Run one event; `settle` hears how it ended, exactly once. Raises TooManyRequests when too many wait already."""
+        """Run one event; `settle` hears how it ended, exactly once.
+
+        Raises TooManyRequests when the function's or the account's concurrency is used up, or too many wait already.
+        """
         key = PublicationKey(target.function, target.version, target.publication.number)
-        lane = self._lanes.get(key) or self._lane(key, managed=target.publication.configuration.managed is not None)
-        lane.submit(target, invocation, settle)
+        managed = target.publication.configuration.managed is not None
+        lane = self._lanes.get(key) or self._lane(key, managed=managed)
+        if managed:
+            lane.submit(target, invocation, settle)  # only slots count on a capacity provider
+            return
+        held = self._admit(target)
+
+        def settled(outcome: Outcome | DomainError) -> None:
+            self._ledger.settle(held)
+            settle(outcome)
+
+        try:
+            lane.submit(target, invocation, settled)
+        except TooManyRequests:
+            self._ledger.settle(held)
+            raise
+
+    def _admit(self, target: Target) -> Held:
+        unreserved = self._limits.concurrent_executions - self._routes.concurrency_taken
+        held = self._ledger.admit(target.function, target.version, target.limits, unreserved)
+        if isinstance(held, Exhausted):
+            raise TooManyRequests("Rate Exceeded.", Reason=held, Type="User")
+        return held
 
     # --- control ---------------------------------------------------------------------------------------------------------
 

@@ -150,4 +150,4 @@ def _managed(start: StartEnvironment, site: RuntimeSite) -> dict[str, str]:
 
 def initialization_type(start: StartEnvironment) -> str:
     """The value of `AWS_LAMBDA_INITIALIZATION_TYPE` and of the platform's log records."""
-    return "lambda-managed-instances" if start.mode == "managed-instances" else "on-demand"
+    return "lambda-managed-instances" if start.mode == "managed-instances" else start.initialization_type

@@ -101,6 +101,8 @@ class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     log_stream: str
     log_path: str
     """File that receives the environment's output; its folder exists."""
+    initialization_type: Literal["on-demand", "provisioned-concurrency"] = "on-demand"
+    """Why it is initialised; in on-demand mode only."""
     endpoint_url: str = ""
     """Where AWS SDKs inside the function find Lambstead itself; empty to leave them alone."""
     layers_path: str = ""

@@ -20,11 +20,10 @@ import zipfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from lambstead.core.account import UNZIPPED_CODE_BYTES, ZIPPED_CODE_BYTES
 from lambstead.core.errors import InvalidParameterValue, RequestEntityTooLarge
 from lambstead.core.functions import CodePackage
 
-MAX_ZIPPED_BYTES = 52_428_800
-MAX_UNZIPPED_BYTES = 262_144_000
 MAX_ENTRIES = 100_000
 """AWS names no limit; this one keeps a small zip from making a million files."""
 
@@ -64,8 +63,8 @@ class DiskPackages:
         return await asyncio.to_thread(self._sweep, names)
 
     def _put(self, archive: bytes) -> CodePackage:
-        if len(archive) > MAX_ZIPPED_BYTES:
-            raise RequestEntityTooLarge(f"Zipped size must be smaller than {MAX_ZIPPED_BYTES} bytes")
+        if len(archive) > ZIPPED_CODE_BYTES:
+            raise RequestEntityTooLarge(f"Zipped size must be smaller than {ZIPPED_CODE_BYTES} bytes")
         digest = hashlib.sha256(archive)
         package = CodePackage(base64.b64encode(digest.digest()).decode(), len(archive))
         folder = self._folder / digest.hexdigest()
@@ -186,8 +185,8 @@ def extract(archive: bytes, folder: Path) -> None:
 
 def _refuse_bombs(entries: list[zipfile.ZipInfo]) -> None:
     # zipfile never reads more of an entry than its header announces, so the announced sizes bound what we write.
-    if sum(entry.file_size for entry in entries) >= MAX_UNZIPPED_BYTES:
-        raise InvalidParameterValue(f"Unzipped size must be smaller than {MAX_UNZIPPED_BYTES} bytes")
+    if sum(entry.file_size for entry in entries) >= UNZIPPED_CODE_BYTES:
+        raise InvalidParameterValue(f"Unzipped size must be smaller than {UNZIPPED_CODE_BYTES} bytes")
     if len(entries) > MAX_ENTRIES:
         raise InvalidParameterValue(f"The zip has {len(entries)} entries; at most {MAX_ENTRIES} are accepted.")
 

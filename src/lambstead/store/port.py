@@ -10,14 +10,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from lambstead.core.account import AccountUsage
 from lambstead.core.aliases import Alias
 from lambstead.core.capacity import CapacityProvider, ProviderState
+from lambstead.core.code_signing import CodeSigningConfig
+from lambstead.core.concurrency import ProvisionedConcurrency
 from lambstead.core.event_invokes import EventInvokeConfig
 from lambstead.core.event_queue import Delivery, QueuedEvent, QueueTotals
 from lambstead.core.event_sources import EventSourceMapping
-from lambstead.core.functions import CodePackage, FunctionVersion
+from lambstead.core.function_urls import FunctionUrl
+from lambstead.core.functions import CodePackage, FunctionSettings, FunctionVersion
 from lambstead.core.invocations import FunctionSnapshot
 from lambstead.core.layers import LayerVersion
+from lambstead.core.policies import ResourcePolicy
+from lambstead.core.runtime_management import RuntimeManagement
 
 T = TypeVar("T")
 
@@ -138,7 +144,7 @@ class Reader(EventQueueReader, LayerReader, EventSourceReader, Protocol):
     """What can be read in a transaction. Lists are ordered by name and complete under paging by `after`."""
 
     def function(self, name: str) -> FunctionSnapshot | None:
-        """All versions and aliases of a function; None if there is no such function."""
+        """All versions and aliases of a function, and its limits; None if there is no such function."""
 
     def version(self, function: str, version: str) -> FunctionVersion | None:
         """One version."""
@@ -172,6 +178,42 @@ class Reader(EventQueueReader, LayerReader, EventSourceReader, Protocol):
 
     def tags(self, resource: str) -> Mapping[str, str]:
         """Tags of the resource with this ARN."""
+
+    def settings(self, function: str) -> FunctionSettings:
+        """What holds for the function as a whole; the defaults if there is no such function."""
+
+    def policy(self, function: str, qualifier: str) -> ResourcePolicy | None:
+        """The policy of one qualifier; the empty one is the unqualified function."""
+
+    def provisioned(self, function: str, after: str, limit: int) -> Sequence[ProvisionedConcurrency]:
+        """Provisioned concurrency of a function by qualifier."""
+
+    def provisioned_everywhere(self) -> Sequence[ProvisionedConcurrency]:
+        """Provisioned concurrency of every function, by function and qualifier."""
+
+    def function_url(self, function: str, qualifier: str) -> FunctionUrl | None:
+        """The URL config of one qualifier; the empty one is the unqualified function."""
+
+    def function_urls(self, function: str, after: str | None, limit: int) -> Sequence[FunctionUrl]:
+        """URL configs of a function by qualifier, from the beginning or after one."""
+
+    def runtime_management(self, function: str, version: str) -> RuntimeManagement | None:
+        """The runtime management config of one version, if one was put."""
+
+    def code_signing_config(self, config_id: str) -> CodeSigningConfig | None:
+        """One code signing config."""
+
+    def code_signing_configs(self, after: str, limit: int) -> Sequence[CodeSigningConfig]:
+        """Code signing configs by id."""
+
+    def functions_with_code_signing(self, config_id: str, after: str, limit: int) -> Sequence[str]:
+        """Names of the functions that have this code signing config."""
+
+    def concurrency_taken(self) -> int:
+        """Concurrency that is not for everybody: reserved, or provisioned for functions that have no reservation."""
+
+    def usage(self) -> AccountUsage:
+        """What all functions and layers together use of the account's limits. Reads every version."""
 
     def event_invoke_config(self, function: str, qualifier: str) -> EventInvokeConfig | None:
         """What was configured for asynchronous invocations of this qualifier; `$LATEST` when the caller named none."""
@@ -216,6 +258,36 @@ class Transaction(Reader, EventQueueTransaction, LayerTransaction, EventSourceTr
     def remove_tags(self, resource: str, keys: Iterable[str] | None = None) -> None:
         """Remove the named tags, or all of them."""
 
+    def save_settings(self, function: str, settings: FunctionSettings) -> None:
+        """Replace what holds for an existing function as a whole."""
+
+    def save_policy(self, policy: ResourcePolicy) -> None:
+        """Insert or replace the policy of one qualifier of an existing function."""
+
+    def delete_policy(self, function: str, qualifier: str) -> None:
+        """Forget the policy of one qualifier."""
+
+    def save_provisioned(self, config: ProvisionedConcurrency) -> None:
+        """Insert or replace the provisioned concurrency of one qualifier of an existing function."""
+
+    def delete_provisioned(self, function: str, qualifier: str) -> None:
+        """Forget the provisioned concurrency of one qualifier."""
+
+    def save_function_url(self, url: FunctionUrl) -> None:
+        """Insert or replace the URL config of one qualifier of an existing function."""
+
+    def delete_function_url(self, function: str, qualifier: str) -> None:
+        """Forget the URL config of one qualifier."""
+
+    def save_runtime_management(self, function: str, version: str, management: RuntimeManagement) -> None:
+        """Insert or replace the runtime management config of one version of an existing function."""
+
+    def save_code_signing_config(self, config: CodeSigningConfig) -> None:
+        """Insert or replace one code signing config."""
+
+    def delete_code_signing_config(self, config_id: str) -> None:
+        """Forget a code signing config that no function has."""
+
     def save_event_invoke_config(self, function: str, qualifier: str, config: EventInvokeConfig) -> None:
         """Insert or replace the config of one qualifier of an existing function."""
 
@@ -223,7 +295,8 @@ class Transaction(Reader, EventQueueTransaction, LayerTransaction, EventSourceTr
         """Forget the config of one qualifier."""
 
     def delete_everything(self) -> None:
-        """Forget every function with all that belongs to it, every provider, layer, event source mapping, queued event and tag."""
+        """Forget every function with all that belongs to it, every provider, layer, event source mapping, code signing config,
+        queued event and tag."""
 
 
 class Packages(Protocol):

@@ -11,6 +11,8 @@ CREATE TABLE code_signing_configs (
     document  TEXT NOT NULL
 ) WITHOUT ROWID;
 
+-- For the sum of all reservations, which the invoke path asks for after every change.
+CREATE INDEX functions_with_reservation ON functions (name, reserved_concurrency) WHERE reserved_concurrency IS NOT NULL;
 CREATE INDEX functions_by_code_signing_config ON functions (code_signing_config, name) WHERE code_signing_config IS NOT NULL;
 
 CREATE TABLE policies (
