@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
+from tests.drivers.aws_stand_in import stand_in
 from tests.harness import Server, create_function, create_provider, publish_managed, running, wait_for
 
 if TYPE_CHECKING:
@@ -203,3 +204,125 @@ def test_a_function_that_invokes_itself_is_stopped_after_sixteen_rounds(
         60,
     )
     assert len(documents(folder)) == 16
+
+
+# --- destinations -------------------------------------------------------------------------------------------------------------
+
+
+def test_destination_functions_hear_of_success_and_of_failure(aws: "LambdaClient", folder: Path) -> None:
+    for each in ("good", "bad"):
+        (folder / each).mkdir()
+    good, bad = keeper(aws, folder / "told-good"), keeper(aws, folder / "told-bad")
+    name = deploy(aws)
+    aws.put_function_event_invoke_config(
+        FunctionName=name,
+        MaximumRetryAttempts=1,
+        DestinationConfig={"OnSuccess": {"Destination": good}, "OnFailure": {"Destination": bad}},
+    )
+    sent = send(aws, name, {"folder": str(folder / "good")})
+    failed = send(aws, name, {"folder": str(folder / "bad"), "errors": 9})
+    (success,), (failure,) = ran(folder / "told-good", 1), ran(folder / "told-bad", 1)
+    arn = f"arn:aws:lambda:us-east-1:000000000000:function:{name}:$LATEST"
+    assert success["requestContext"] == {
+        "requestId": sent,
+        "functionArn": arn,
+        "condition": "Success",
+        "approximateInvokeCount": 1,
+    }
+    assert success["requestPayload"] == {"folder": str(folder / "good")}
+    assert success["responseContext"] == {"statusCode": 200, "executedVersion": "$LATEST"}
+    assert list(success["responsePayload"]) == ["ran"]
+    assert failure["requestContext"] == {
+        "requestId": failed,
+        "functionArn": arn,
+        "condition": "RetriesExhausted",
+        "approximateInvokeCount": 2,
+    }
+    assert failure["responseContext"]["functionError"] == "Unhandled"
+    assert failure["responsePayload"]["errorMessage"] == "as asked"
+    assert failure["responsePayload"]["requestId"] == failed
+
+
+def test_the_config_of_the_qualifier_that_was_named_applies(aws: "LambdaClient", folder: Path) -> None:
+    told = keeper(aws, folder / "told")
+    name = deploy(aws)
+    aws.publish_version(FunctionName=name)
+    aws.create_alias(FunctionName=name, Name="live", FunctionVersion="1")
+    aws.put_function_event_invoke_config(
+        FunctionName=name, Qualifier="live", DestinationConfig={"OnSuccess": {"Destination": told}}
+    )
+    for qualifier in (None, "1", "live"):
+        each = folder / str(qualifier)
+        each.mkdir()
+        send(aws, name, {"folder": str(each)}, **({"Qualifier": qualifier} if qualifier else {}))
+        ran(each, 1)
+    (record,) = ran(folder / "told", 1)
+    assert record["requestContext"]["functionArn"].endswith(f":function:{name}:live")
+    assert record["responseContext"]["executedVersion"] == "1"
+
+
+def test_a_function_without_concurrency_gives_its_events_to_the_destination(aws: "LambdaClient", folder: Path) -> None:
+    """Recorded: ZeroReservedConcurrency, a count of 0 and no response."""
+    told = keeper(aws, folder / "told")
+    name = deploy(aws)
+    aws.put_function_event_invoke_config(FunctionName=name, DestinationConfig={"OnFailure": {"Destination": told}})
+    aws.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+    send(aws, name, {"folder": str(folder)})
+    (record,) = ran(folder / "told", 1)
+    assert record["requestContext"]["condition"] == "ZeroReservedConcurrency"
+    assert record["requestContext"]["approximateInvokeCount"] == 0
+    assert not record.keys() & {"responseContext", "responsePayload"}
+    assert not list(folder.glob("*.json")), "it was not run"
+
+
+def test_reserved_concurrency_lets_events_wait_and_none_is_lost(aws: "LambdaClient", folder: Path) -> None:
+    name = deploy(aws)
+    aws.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=1)
+    folders = [folder / str(number) for number in range(6)]
+    for each in folders:
+        each.mkdir()
+        send(aws, name, {"folder": str(each)})
+    for each in folders:
+        assert len(ran(each, 1)) == 1
+
+
+def test_a_function_that_may_loop_is_not_stopped(server: Server, aws: "LambdaClient", folder: Path) -> None:
+    source = RECORD.replace(
+        "return {'ran': name}",
+        "import boto3\n    if len(list(folder.glob('*.json'))) < 20:\n        boto3.client('lambda').invoke("
+        "FunctionName=context.function_name, InvocationType='Event', Payload=json.dumps(event))",
+    )
+    name = deploy(aws, source, Timeout=30)
+    aws.put_function_recursion_config(FunctionName=name, RecursiveLoop="Allow")
+    send(aws, name, {"folder": str(folder)})
+    assert len(ran(folder, 20)) == 20
+
+
+def test_queues_get_records_and_dead_letters_and_what_cannot_be_reached_is_counted(
+    runtimes: Path, tmp_path: Path, folder: Path
+) -> None:
+    queue = "arn:aws:sqs:us-east-1:000000000000:q"
+    topic = "arn:aws:sns:us-east-1:000000000000:t"
+    with stand_in() as elsewhere, running(tmp_path / "data", endpoint_url_sqs=elsewhere.url) as server:
+        aws = server.aws
+        name = deploy(aws, DeadLetterConfig={"TargetArn": queue})
+        aws.put_function_event_invoke_config(
+            FunctionName=name,
+            MaximumRetryAttempts=0,
+            DestinationConfig={"OnSuccess": {"Destination": queue}, "OnFailure": {"Destination": topic}},
+        )
+        good = send(aws, name, {"folder": str(folder)})
+        wait_for(lambda: len(elsewhere.got) == 1, "the record arrives")
+        assert json.loads(elsewhere.got[0].body["MessageBody"])["requestContext"]["requestId"] == good
+        bad = send(aws, name, {"folder": str(folder), "errors": 9})
+        wait_for(lambda: len(elsewhere.got) == 2, "the dead letter arrives")
+        letter = elsewhere.got[1].body
+        assert json.loads(letter["MessageBody"]) == {"folder": str(folder), "errors": 9}
+        assert letter["MessageAttributes"]["RequestID"]["StringValue"] == bad
+        assert letter["MessageAttributes"]["ErrorMessage"]["StringValue"] == "as asked"
+        assert server.status()["events"]["destination_delivery_failures"] == {name: 1}
+        for _ in range(2):
+            send(aws, name, {"folder": str(folder), "errors": 99})
+        wait_for(lambda: server.status()["events"]["destination_delivery_failures"] == {name: 3}, "all are counted")
+        log = (tmp_path / "data" / "up.log").read_text()
+        assert log.count("event-undeliverable") == 1, "logged once"
