@@ -15,6 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, NewType, cast, get_args
 
+from lambstead.core.account import CONCURRENT_EXECUTIONS
+
 Profile = Literal["dev", "faithful"]
 RuntimeClient = Literal["link", "official"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -133,7 +135,7 @@ class Settings:
             secret_access_key=sources.matching("secret_access_key", "lambstead", r"[\w+/=]{1,256}", "lambstead"),
             min_environments=sources.integer("min_environments", defaults.min_environments, 1, MAX_ENVIRONMENTS),
             slot_wait=sources.duration("slot_wait", timedelta(seconds=2), timedelta(0), timedelta(minutes=1)),
-            concurrent_executions=sources.integer("concurrent_executions", 1000, 1, 1_000_000),
+            concurrent_executions=sources.integer("concurrent_executions", CONCURRENT_EXECUTIONS, 1, 1_000_000),
             standard_environments=sources.integer("standard_environments", 100, 1, 10_000),
             idle_environment=sources.duration(
                 "idle_environment", timedelta(minutes=10), timedelta(seconds=1), timedelta(hours=24)

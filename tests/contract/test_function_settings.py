@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from tests.contract.test_store import ADAPTERS, Place
 from tests.samples import latest, serving, standard
 
 from lambstead.core.account import AccountUsage
@@ -20,7 +21,6 @@ from lambstead.core.functions import FunctionSettings
 from lambstead.core.policies import ResourcePolicy
 from lambstead.core.runtime_management import RuntimeManagement
 from lambstead.store.port import Reader, Transaction
-from lambstead.store.sqlite import SqliteStore
 
 T = TypeVar("T")
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
@@ -29,10 +29,10 @@ NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 class Kept:
     """A store and the event loop that it belongs to."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, place: Place) -> None:
         self._loop = asyncio.new_event_loop()
-        self._path = path
-        self._store = self._loop.run_until_complete(SqliteStore.open(path))
+        self._place = place
+        self._store = self._loop.run_until_complete(place.open())
 
     def write(self, work: Callable[[Transaction], T]) -> T:
         return self._loop.run_until_complete(self._store.write(work))
@@ -46,7 +46,7 @@ class Kept:
     def reopen(self) -> None:
         """Close the store and open it again, as a restart does."""
         self._loop.run_until_complete(self._store.close())
-        self._store = self._loop.run_until_complete(SqliteStore.open(self._path))
+        self._store = self._loop.run_until_complete(self._place.open())
 
     def close(self) -> None:
         self._loop.run_until_complete(self._store.close())
@@ -54,9 +54,9 @@ class Kept:
         self._loop.close()
 
 
-@pytest.fixture
-def store(tmp_path: Path) -> Iterator[Kept]:
-    kept = Kept(tmp_path / "store.db")
+@pytest.fixture(params=ADAPTERS)
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+    kept = Kept(ADAPTERS[request.param](tmp_path))
     yield kept
     kept.close()
 

@@ -40,6 +40,7 @@ from lambstead.core.functions import (
 )
 from lambstead.core.placement import Demand, Nowhere, place
 from lambstead.core.reconcile import (
+    LAUNCH_LIMIT,
     Desired,
     DrainEnvironment,
     LaunchInstance,
@@ -143,7 +144,8 @@ class World:
                 assert environment.phase is not Phase.READY, "stopped without being drained"
                 self.fleet = self.fleet.phase(environment_id, Phase.STOPPING)
             case TerminateInstance(instance_id, _):
-                assert not any(self.fleet.on(instance_id))
+                never_up = self.fleet.instances[instance_id].phase is InstancePhase.LAUNCHING
+                assert never_up or not any(self.fleet.on(instance_id))
                 self.fleet = self.fleet.terminating(instance_id)
             case NoteReady(key, bounds, asked):
                 before = self.versions[key.function, key.version]
@@ -606,6 +608,51 @@ def test_instances_that_do_not_come_up_are_not_launched_without_pause(version: F
             world.instance_dies(instance_id)
     waits = [after - before for before, after in itertools.pairwise(moments)]
     assert waits == [0, 1, 3, 7, 15, 31, 60, 60, 60, 60, 60]
+
+
+def test_instances_that_stand_idle_make_room_for_what_needs_their_vcpus() -> None:
+    world = World(published(managed()), providers=(provider(max_vcpus=12),))
+    world.settle()
+    assert world.vcpus() == 12
+    world.versions.clear()
+    for _ in range(3):
+        world.plan()
+        world._succeed()
+    assert len(world.fleet.instances) == 3, "nothing runs, but the instances are kept for a while"
+    world.save(published(managed(memory_mb=16384), function="g"))
+    before = world.now
+    world.versions["g", LATEST_PUBLISHED] = replace(world.version("g"), bounds=ScalingBounds(1))
+    while world.version("g").state is State.PENDING:
+        world.plan()
+        world._succeed()
+    assert world.version("g").state is State.FAILED, "16 vCPUs of one instance are above the limit, and that is said"
+    assert world.now == before
+
+
+def test_a_smaller_instance_makes_room_for_a_larger_one_before_its_time() -> None:
+    world = World(published(managed(), bounds=ScalingBounds(1)), providers=(provider(max_vcpus=8),))
+    world.settle()
+    world.versions.clear()
+    for _ in range(3):
+        world.plan()
+        world._succeed()
+    assert world.vcpus() == 4
+    world.save(replace(published(managed(memory_mb=8192), function="g"), bounds=ScalingBounds(1)))
+    for _ in range(6):
+        world.plan()
+        world._succeed()
+    assert world.version("g").state is State.ACTIVE
+    assert world.now == START
+
+
+def test_an_instance_whose_agent_never_reports_is_given_up() -> None:
+    world = World(published(managed(), bounds=ScalingBounds(1)), providers=(provider(subnets=1),))
+    world.plan()
+    (instance,) = world.fleet.instances.values()
+    assert next_look(world.fleet, POLICY, world.now) == LAUNCH_LIMIT
+    world.now += LAUNCH_LIMIT
+    world.plan()
+    assert world.fleet.instances[instance.id].phase is InstancePhase.TERMINATING
 
 
 def test_a_publication_that_fails_is_retried_with_longer_and_longer_pauses() -> None:

@@ -10,6 +10,9 @@ from lambstead.core.code_signing import WARN, CodeSigningConfig, config_not_foun
 from lambstead.core.errors import ResourceConflict, ResourceNotFound
 from lambstead.store.port import Reader, Transaction
 
+MAX_CONFIGS_PER_PAGE = 10_000
+"""Documentation of ListCodeSigningConfigs: up to 10,000 configurations per call, unless MaxItems asks for fewer."""
+
 
 async def create_code_signing_config(context: Context, request: Request, call: Call) -> Response:
     config = CodeSigningConfig(
@@ -92,7 +95,7 @@ async def delete_code_signing_config(context: Context, request: Request, call: C
 
 
 async def list_code_signing_configs(context: Context, request: Request, call: Call) -> Response:
-    size = request.get("MaxItems", DEFAULT_PAGE)
+    size = request.get("MaxItems", MAX_CONFIGS_PER_PAGE)
     (after,) = decode_marker(request.get("Marker"), ("",))
     found = await context.store.read(lambda reader: reader.code_signing_configs(str(after), size + 1))
     configs, marker = page(found, size, lambda config: (config.id,))

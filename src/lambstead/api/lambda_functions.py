@@ -9,6 +9,7 @@ from lambstead.api.documents import function_configuration, qualified
 from lambstead.api.lambda_code_signing import find_code_signing_config
 from lambstead.api.lambda_versions import publish_in
 from lambstead.api.lists import DEFAULT_PAGE, decode_marker, page
+from lambstead.api.qualifiers import functions_only
 from lambstead.core.arn import LATEST, FunctionRef
 from lambstead.core.code_signing import CodeSigningConfig, config_not_found, refuse_unsigned
 from lambstead.core.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound, ValidationError
@@ -203,10 +204,7 @@ def _reconfigured(context: Context, reader: Reader, latest: FunctionVersion, req
 def _unpublished(context: Context, request: Request) -> FunctionRef:
     ref = FunctionRef.parse(request["FunctionName"], context.realm)
     if ref.qualifier not in (None, LATEST):
-        raise InvalidParameterValue(
-            "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
-            "Please specify either a function name or an unqualified function ARN."
-        )
+        raise functions_only()
     return FunctionRef(ref.name)
 
 

@@ -14,6 +14,9 @@ from lambstead.core.lineage import arrive
 from lambstead.core.traces import trace_header
 from lambstead.store.port import Transaction
 
+MAX_CLIENT_CONTEXT_BYTES = 3583
+"""Lambda API reference, Invoke, ClientContext. Beyond any limit it would not fit the head of a frame on the invocation link."""
+
 
 async def invoke(context: Context, request: Request, call: Call) -> Response:
     ref = FunctionRef.parse(request["FunctionName"], context.realm, request.get("Qualifier"))
@@ -108,6 +111,8 @@ def decoded_client_context(header: str) -> str:
     """JSON text of the X-Amz-Client-Context header. Raises InvalidRequestContent if it is not base64 of a JSON object."""
     if not header:
         return ""
+    if len(header) > MAX_CLIENT_CONTEXT_BYTES:
+        raise InvalidRequestContent(f"Client context must be at most {MAX_CLIENT_CONTEXT_BYTES} bytes of Base64.")
     try:
         text = base64.b64decode(header, validate=True)
         msgspec.json.decode(text, type=dict)

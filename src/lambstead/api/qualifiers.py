@@ -28,11 +28,16 @@ def function_only(context: Context, function_name: str) -> FunctionRef:
     """The function of an operation that has no qualifier. Raises InvalidParameterValue if the name carries one."""
     ref = FunctionRef.parse(function_name, context.realm)
     if ref.qualifier is not None:
-        raise InvalidParameterValue(
-            "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
-            "Please specify either a function name or an unqualified function ARN."
-        )
+        raise functions_only()
     return ref
+
+
+def functions_only() -> InvalidParameterValue:
+    """The refusal of a version or alias where only a function will do."""
+    return InvalidParameterValue(
+        "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
+        "Please specify either a function name or an unqualified function ARN."
+    )
 
 
 def refuse_missing_function(context: Context, reader: Reader, ref: FunctionRef, qualifier: str | None = None) -> None:

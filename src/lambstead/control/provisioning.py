@@ -26,7 +26,8 @@ from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST, Realm
 from lambstead.core.capacity import CapacityProvider, ProviderChecked, ProviderState
 from lambstead.core.concurrency import Allocation, ProvisionedConcurrency
-from lambstead.core.fleet import Environment, Fleet, InstancePhase, Phase, PublicationKey
+from lambstead.core.errors import DomainError
+from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, PublicationKey
 from lambstead.core.functions import (
     CapacityFailed,
     CapacityReady,
@@ -245,7 +246,7 @@ class Provisioning:
         instances = self.fleet.of_provider(provider.name)
         for instance in instances:
             if instance.phase is not InstancePhase.TERMINATING:
-                await self._terminate(instance.id, "its capacity provider is being deleted")
+                self._terminate(instance.id, "its capacity provider is being deleted")
         if not instances:
             arn = self._realm.capacity_provider_arn(provider.name)
 
@@ -260,8 +261,13 @@ class Provisioning:
         for version in await self._store.read(lambda reader: list(reader.unsettled())):
             if version.state is State.DELETING or (version.is_managed and version.is_published):
                 continue
-            await self._packages.unpacked(version.configuration.code)
-            await self._layers(version.configuration)
+            try:
+                await self._packages.unpacked(version.configuration.code)
+                await self._layers(version.configuration)
+            except (OSError, DomainError):
+                # This one stays as it is and is tried again with the next tick; nobody else waits for it.
+                log.exception("package-unavailable", extra={"function": version.function, "version": version.version})
+                continue
             await self._change(
                 version.function, version.version, lambda v: functions.apply(v, Settled(_fresh_revision())), version
             )
@@ -306,7 +312,7 @@ class Provisioning:
             case LaunchInstance(instance, because):
                 self.fleet = self.fleet.with_instance(instance)
                 self._decide(f"launch {instance.type.name} {instance.id} in {instance.zone}", because)
-                await self._driver.launch(instance)
+                await self._launch(instance)
             case StartEnvironment(environment, publication, because):
                 await self._start(environment, publication, because)
             case DrainEnvironment(environment_id, because):
@@ -321,7 +327,7 @@ class Provisioning:
                     self._stop(environment_id, because)
             case TerminateInstance(instance_id, because):
                 if instance_id in self.fleet.instances:
-                    await self._terminate(instance_id, because)
+                    self._terminate(instance_id, because)
             case NoteReady(key, bounds, asked):
                 ready = CapacityReady(key.number, bounds, _fresh_revision(), asked)
                 await self._change(key.function, key.version, lambda v: functions.apply(v, ready))
@@ -354,6 +360,13 @@ class Provisioning:
         )
         await self._store.write(work)
 
+    async def _launch(self, instance: Instance) -> None:
+        try:
+            await self._driver.launch(instance)
+        except OSError as exc:
+            log.exception("launch-failed", extra={"instance": instance.id})
+            self._instance_ended(instance.id, f"the error that it could not be started: {exc}")
+
     def _phase(self, environment_id: str, phase: Phase) -> bool:
         """True if the environment is still there and before `phase`: reports may have overtaken the plan."""
         environment = self.fleet.environments.get(environment_id)
@@ -374,16 +387,23 @@ class Provisioning:
         self.fleet = self.fleet.placed(environment)
         managed = publication.configuration.managed is not None
         self._slots.expect(environment.id, environment.key, instance.zone, managed=managed)
-        code = await self._packages.unpacked(publication.configuration.code)
-        layers = await self._layers(publication.configuration)
-        order = self._start_message(environment, publication, code, layers)
-        if managed and self._workers_on_link and publication.configuration.runtime.startswith(LINK_RUNTIMES):
-            door = await self._agents.open_door(environment.id)
-            order = msgspec.structs.replace(order, link_path=str(door))
-            self._records.opened(
-                environment.id,
-                LogOf(Path(order.log_path), order.function_version, order.function_arn, order.system_log_level),
+        try:
+            code = await self._packages.unpacked(publication.configuration.code)
+            layers = await self._layers(publication.configuration)
+            order = await self._with_link(self._start_message(environment, publication, code, layers), environment)
+        except (OSError, DomainError) as exc:
+            log.exception("environment-not-started", extra={"environment": environment.id, "key": str(environment.key)})
+            document = msgspec.json.encode(
+                {"errorType": "Runtime.Unknown", "errorMessage": f"Its code cannot be had: {exc}"}
             )
+            self.agent_reported(
+                instance.id,
+                EnvironmentFailed(environment.id, "Runtime.Unknown", document.decode(), "InternalError"),
+            )
+            return
+        if environment.id not in self.fleet.environments:
+            self._forget_environments([environment.id])
+            return  # lost with its instance while its code was unpacked
         self._decide(f"start {environment.id} for {environment.key} on {instance.id}", because)
         self._agents.send(instance.id, order)
 
@@ -392,6 +412,19 @@ class Provisioning:
         if not configuration.layers:
             return None
         return await self._packages.stacked([layer.code for layer in configuration.layers])
+
+    async def _with_link(self, order: messages.StartEnvironment, environment: Environment) -> messages.StartEnvironment:
+        """The order, with a socket for the environment's own workers where its runtime can use one."""
+        if (
+            order.mode != "managed-instances"
+            or not self._workers_on_link
+            or not order.runtime.startswith(LINK_RUNTIMES)
+        ):
+            return order
+        door = await self._agents.open_door(environment.id)
+        to = LogOf(Path(order.log_path), order.function_version, order.function_arn, order.system_log_level)
+        self._records.opened(environment.id, to)
+        return msgspec.structs.replace(order, link_path=str(door))
 
     def _start_message(
         self, environment: Environment, publication: Publication, code: Path, layers: Path | None
@@ -434,7 +467,7 @@ class Provisioning:
             layers_path=str(layers or ""),
         )
 
-    async def _terminate(self, instance_id: str, because: str) -> None:
+    def _terminate(self, instance_id: str, because: str) -> None:
         self.fleet = self.fleet.terminating(instance_id)
         self._decide(f"terminate {instance_id}", because)
         task = asyncio.create_task(self._driver.terminate(instance_id), name=f"terminate {instance_id}")
@@ -508,9 +541,7 @@ class Provisioning:
         for environment in self.fleet.on(instance_id):
             self._slots.forget(environment.id)
         if instance is not None and instance.phase is not InstancePhase.TERMINATING:
-            task = asyncio.ensure_future(self._terminate(instance_id, "its agent disconnected"))
-            self._tasks.add(task)
-            task.add_done_callback(self._tasks.discard)
+            self._terminate(instance_id, "its agent disconnected")
 
     def _instance_ended(self, instance_id: str, how: str) -> None:
         instance = self.fleet.instances.get(instance_id)

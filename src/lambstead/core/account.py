@@ -8,6 +8,8 @@ UNZIPPED_CODE_BYTES = 262_144_000
 """Files of one package and its layers."""
 ZIPPED_CODE_BYTES = 52_428_800
 """One package, uploaded with the request."""
+CONCURRENT_EXECUTIONS = 1000
+"""Invocations of standard functions at once, unless the operator sets another limit."""
 
 
 @dataclass(frozen=True, slots=True)

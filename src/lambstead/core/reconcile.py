@@ -8,7 +8,7 @@ transactions on the store.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lambstead.core.capacity import CapacityProvider
@@ -18,6 +18,9 @@ from lambstead.core.fleet import Environment, Failure, Fleet, Instance, Instance
 from lambstead.core.functions import FunctionVersion, Publication, Reason, State, UpdateStatus
 from lambstead.core.placement import Demand, Nowhere, OnInstance, OnNewInstance, place
 from lambstead.core.scaling import ScalingBounds
+
+LAUNCH_LIMIT = timedelta(seconds=60)
+"""How long a launched instance may take until its agent reports; installing a runtime comes later and does not count."""
 
 # --- orders -----------------------------------------------------------------------------------------------------------
 
@@ -255,6 +258,8 @@ class _Planner:
         placement = place(demand, provider, self.desired.region, self.fleet)
         match placement:
             case Nowhere(code, text):
+                if self._make_room(provider.name):
+                    return False
                 # A version that is settled stays as it is when it cannot grow: there is nothing that could fail.
                 if publication.number == version.target and version.is_settling:
                     self.orders.append(NoteFailed(key, Reason(code, text)))
@@ -267,6 +272,18 @@ class _Planner:
                 self.orders.append(LaunchInstance(instance, because))
                 self._order_environment(instance, demand, publication, because)
         return True
+
+    def _make_room(self, provider: str) -> bool:
+        """Terminate instances that stand idle, because their vCPUs are needed; whether room is coming, from these or from earlier ones."""
+        instances = self.fleet.of_provider(provider)
+        for instance in instances:
+            if instance.phase is InstancePhase.RUNNING and not any(self.fleet.on(instance.id)):
+                self._terminate(instance, "its vCPUs are needed by another environment")
+        return any(self.fleet.instances[i.id].phase is InstancePhase.TERMINATING for i in instances)
+
+    def _terminate(self, instance: Instance, because: str) -> None:
+        self.fleet = self.fleet.terminating(instance.id)
+        self.orders.append(TerminateInstance(instance.id, because))
 
     # standard functions
 
@@ -421,15 +438,16 @@ class _Planner:
 
     def _terminate_idle(self) -> None:
         for instance in list(self.fleet.instances.values()):
+            if instance.phase is InstancePhase.LAUNCHING and self.now - instance.since >= LAUNCH_LIMIT:
+                self._terminate(instance, f"its agent did not report within {LAUNCH_LIMIT}")
             if instance.phase is not InstancePhase.RUNNING or any(self.fleet.on(instance.id)):
                 continue
             unused = instance.provider is not None and instance.provider not in self.desired.providers
             if unused or self.now - (instance.idle_since or instance.since) >= self.policy.idle_instance:
-                self.fleet = self.fleet.terminating(instance.id)
-                because = (
-                    "its capacity provider is gone" if unused else f"no environment for {self.policy.idle_instance}"
+                self._terminate(
+                    instance,
+                    "its capacity provider is gone" if unused else f"no environment for {self.policy.idle_instance}",
                 )
-                self.orders.append(TerminateInstance(instance.id, because))
 
 
 def _publications(version: FunctionVersion) -> Iterable[Publication]:
@@ -471,7 +489,8 @@ def _is_idle_since(environment: Environment, moment: datetime) -> bool:
 
 def next_look(fleet: Fleet, policy: Policy, now: datetime) -> timedelta | None:
     """How soon `plan` could have something new to say although nothing else happens; None if never."""
-    moments = [
+    moments = [i.since + LAUNCH_LIMIT for i in fleet.instances.values() if i.phase is InstancePhase.LAUNCHING]
+    moments += [
         instance.idle_since + policy.idle_instance for instance in fleet.instances.values() if instance.idle_since
     ]
     for environment in fleet.environments.values():
@@ -482,9 +501,3 @@ def next_look(fleet: Fleet, policy: Policy, now: datetime) -> timedelta | None:
     failures = (*fleet.failures.values(), *fleet.launch_failures.values())
     moments += [failure.at + policy.retry_after(failure) for failure in failures]
     return min((moment - now for moment in moments if moment > now), default=None)
-
-
-def with_busy(fleet: Fleet, busy: Mapping[str, int]) -> Fleet:
-    """The fleet with the number of running invocations per environment filled in."""
-    environments = {key: replace(e, busy=busy.get(key, 0)) for key, e in fleet.environments.items()}
-    return replace(fleet, environments=environments)

@@ -3,7 +3,7 @@
 import re
 from datetime import datetime
 
-_HEADER = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}(;[A-Za-z]+=[^;\s]{1,128}){0,8}")
+_HEADER = re.compile(r"Root=1-[0-9a-f]{8}-[0-9a-f]{24}(;[A-Za-z]{1,32}=[^;\s]{1,128}){0,8}")
 
 
 def is_trace_header(text: str) -> bool:

@@ -9,8 +9,9 @@ link arrives, and when to drain one; it tells control, through `demand`, how man
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lambstead.core.account import CONCURRENT_EXECUTIONS
 from lambstead.core.admission import Load
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.concurrency import Exhausted, Held, Ledger
@@ -35,7 +36,7 @@ class Limits:
     """Standard functions: how long for an environment to be started, init included."""
     max_waiting: int
     """Invocations in line per publication."""
-    concurrent_executions: int
+    concurrent_executions: int = CONCURRENT_EXECUTIONS
     """The account's limit of standard invocations at once; what functions have reserved or provisioned is part of it."""
 
 
@@ -45,6 +46,8 @@ class _Expected:
 
     lane: Lane
     zone: str
+    draining: bool = False
+    """Drained before its link arrived, which then offers its slots in vain."""
 
 
 class Invoker:
@@ -67,6 +70,7 @@ class Invoker:
         self._standard: set[PublicationKey] = set()
         self._ledger = Ledger()
         self._expected: dict[str, _Expected] = {}
+        self._moving: set[asyncio.Task[None]] = set()
 
     # --- callers -------------------------------------------------------------------------------------------------------
 
@@ -139,7 +143,9 @@ class Invoker:
         """Give the environment nothing more."""
         expected = self._expected.get(environment_id)
         if expected is not None:
+            expected.draining = True
             expected.lane.drain(environment_id)
+            self._move_line(expected.lane)
 
     def forget(self, environment_id: str) -> None:
         """The environment is over. Where its agent spoke for it, the end of that link says so, after its last words."""
@@ -169,8 +175,9 @@ class Invoker:
     def loads(self) -> dict[str, Load]:
         """What every linked environment is doing."""
         found: dict[str, Load] = {}
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             found.update(lane.pool.loads())
+            self._drop_if_unused(lane)
         return found
 
     def waiting(self) -> dict[PublicationKey, int]:
@@ -186,6 +193,8 @@ class Invoker:
             return None
         link = Link(environment_id, connection, is_worker)
         expected.lane.joined(link, expected.zone)
+        if expected.draining:
+            expected.lane.drain(environment_id)
         return link
 
     def link_frame(self, link: Link, frame: Frame) -> None:
@@ -204,6 +213,27 @@ class Invoker:
             del self._expected[link.environment_id]
             self._demand_changed()
             self._drop_if_unused(expected.lane)
+
+    def _move_line(self, lane: Lane) -> None:
+        """Whoever waits for a publication that is being replaced shall be served by the one that replaced it."""
+        if lane.pool.waiting and lane.pool.is_closing:
+            task = asyncio.ensure_future(self._moved_line(lane))
+            self._moving.add(task)
+            task.add_done_callback(self._moving.discard)
+
+    async def _moved_line(self, lane: Lane) -> None:
+        key = lane.key
+        snapshot = await self._routes.snapshot(key.function)
+        version = snapshot.versions.get(key.version) if snapshot else None
+        if version is None or version.serving is None or version.serving.number == key.number:
+            return  # nobody else serves it: the line stays, and is refused when its time is over
+        for waiting in lane.take_waiting():
+            target = replace(waiting.target, publication=version.serving)
+            try:
+                self.submit(target, waiting.invocation, waiting.settle)
+            except DomainError as error:
+                waiting.settle(error)
+        self._drop_if_unused(lane)
 
     # --- inside ----------------------------------------------------------------------------------------------------------
 

@@ -9,10 +9,9 @@ is then too late for anybody.
 """
 
 import asyncio
-import itertools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import msgspec
@@ -102,7 +101,7 @@ class Lane:
     _alive: dict[int, Running] = field(default_factory=dict)
     _due: tuple[dict[int, Running], dict[int, Running]] = field(default_factory=lambda: ({}, {}))
     """What runs, synchronous and asynchronous apart: all invocations of one sort have the same time, so each stands in the order of deadlines."""
-    _tickets: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
+    _tickets: Iterator[int] = field(default_factory=lambda: stream_ids(1))
     _expiry: asyncio.TimerHandle | None = None
     _deadline: asyncio.TimerHandle | None = None
 
@@ -138,6 +137,10 @@ class Lane:
         """Settle the first waiting invocation with an error document: the environment it waited for failed to initialise."""
         for ticket in self.pool.leave_all(1):
             self._settle(ticket, Outcome(document, self.key.version, "", is_error=True, error_type=error_type))
+
+    def take_waiting(self) -> list[Running]:
+        """Everybody in line, who leaves it unsettled: another lane shall serve them."""
+        return [self._alive.pop(ticket) for ticket in self.pool.leave_all()]
 
     # --- environments ----------------------------------------------------------------------------------------------------
 
@@ -289,6 +292,8 @@ class Lane:
             case Waiting():
                 self._watch_line()
                 self.demand_changed(self)
+        if self.pool.is_drained(link.environment_id):
+            self.drained()
 
     def _finished(self, environment_id: str) -> None:
         self.pool.finished(environment_id)
@@ -371,6 +376,13 @@ class Lane:
         for ticket in self.pool.expired(time.monotonic()):
             self._settle(ticket, _throttled(f"no slot came free within {self.patience_s:g} s"))
         self._watch_line()
+
+
+def stream_ids(first: int) -> Iterator[int]:
+    """Numbers for invocations, which are stream ids on the links: 32 bits, never 0, round and round. Nothing runs long enough to meet itself."""
+    yield from range(first, 1 << 32)
+    while True:
+        yield from range(1, 1 << 32)
 
 
 def _throttled(because: str) -> TooManyRequests:

@@ -10,13 +10,17 @@ checked before a byte is written, and links may not leave the folder.
 
 import asyncio
 import base64
+import errno
 import hashlib
 import io
+import lzma
 import os
 import shutil
 import stat
+import struct
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
@@ -25,9 +29,24 @@ from lambstead.core.errors import InvalidParameterValue, RequestEntityTooLarge
 from lambstead.core.functions import CodePackage
 
 MAX_ENTRIES = 100_000
-"""AWS names no limit; this one keeps a small zip from making a million files."""
+"""Files and folders, named or implied. AWS names no limit; this one keeps a small zip from making a million files."""
+MAX_DEPTH = 100
+"""Folders inside each other. AWS names no limit; this one keeps paths and recursions short."""
+MAX_LINK_BYTES = 4095
+"""The longest path that Linux takes."""
 
 _NOT_A_ZIP = "Could not unzip uploaded file. Please check your file, then try to upload again."
+_TOO_MANY = f"The zip has more than {MAX_ENTRIES} files and folders."
+_CENTRAL_ENTRY = b"PK\x01\x02"
+"""Each entry of a zip's directory starts with it."""
+_UNREADABLE = (
+    *(zipfile.BadZipFile, zipfile.LargeZipFile, zlib.error, lzma.LZMAError, struct.error, EOFError),
+    *(NotImplementedError, RuntimeError, ValueError, OverflowError),
+)
+"""What the standard library raises for bytes that are no zip, or no zip it can read."""
+_IMPOSSIBLE_NAME = frozenset(
+    {errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ELOOP, errno.EINVAL, errno.EILSEQ}
+)
 
 
 class DiskPackages:
@@ -76,10 +95,14 @@ class DiskPackages:
 
     def _keep(self, archive: bytes, path: Path) -> None:
         with tempfile.NamedTemporaryFile(dir=self._folder, prefix=".new-", delete=False) as file:
-            file.write(archive)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(file.name, path)
+            try:
+                file.write(archive)
+                file.flush()
+                os.fsync(file.fileno())
+                os.replace(file.name, path)
+            except OSError:
+                os.unlink(file.name)
+                raise
         folder = os.open(self._folder, os.O_RDONLY)
         try:
             os.fsync(folder)
@@ -166,57 +189,91 @@ def _link_or_copy(source: str, place: Path) -> None:
 
 
 def extract(archive: bytes, folder: Path) -> None:
-    """Write the zip's files below `folder`. Raises InvalidParameterValue for anything that is not a safe, whole zip."""
+    """Write the zip's files below `folder`. Raises InvalidParameterValue for anything that is not a safe, whole zip.
+
+    Of two entries with one name the later wins. Links are made last, when every folder is real: nothing is ever written through one.
+    """
+    if (
+        archive.count(_CENTRAL_ENTRY) > MAX_ENTRIES
+    ):  # seen before the directory is parsed, which would cost half a kilobyte per entry
+        raise InvalidParameterValue(_TOO_MANY)
     try:
         with zipfile.ZipFile(io.BytesIO(archive)) as opened:
-            entries = opened.infolist()
-            _refuse_bombs(entries)
-            for entry in entries:
-                _refuse_escape(entry.filename)
-            for entry in entries:
-                _extract_entry(opened, entry, folder)
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, EOFError, RuntimeError, ValueError) as exc:
+            _extract_all(opened, folder)
+    except _UNREADABLE as exc:
         raise InvalidParameterValue(_NOT_A_ZIP) from exc
-    except (OSError, UnicodeError) as exc:
-        if isinstance(exc, OSError) and exc.errno is not None and exc.filename is None:
+    except OSError as exc:
+        # Names that cannot be are the zip's fault; a full disk is not. A decompressor's OSError has no number.
+        if exc.errno is not None and exc.errno not in _IMPOSSIBLE_NAME:
             raise
         raise InvalidParameterValue(_NOT_A_ZIP) from exc
+
+
+def _extract_all(opened: zipfile.ZipFile, folder: Path) -> None:
+    entries = opened.infolist()
+    _refuse_bombs(entries)
+    for entry in entries:
+        _refuse_escape(entry.orig_filename)
+    links = [entry for entry in entries if stat.S_ISLNK(_mode(entry)) and not entry.is_dir()]
+    for entry in entries:
+        target = folder / entry.filename
+        if entry.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+            continue
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if not stat.S_ISLNK(_mode(entry)):
+            _extract_file(opened, entry, target)
+    for entry in links:
+        _extract_link(opened, entry, folder)
+
+
+def _mode(entry: zipfile.ZipInfo) -> int:
+    return entry.external_attr >> 16
 
 
 def _refuse_bombs(entries: list[zipfile.ZipInfo]) -> None:
     # zipfile never reads more of an entry than its header announces, so the announced sizes bound what we write.
     if sum(entry.file_size for entry in entries) >= UNZIPPED_CODE_BYTES:
         raise InvalidParameterValue(f"Unzipped size must be smaller than {UNZIPPED_CODE_BYTES} bytes")
-    if len(entries) > MAX_ENTRIES:
-        raise InvalidParameterValue(f"The zip has {len(entries)} entries; at most {MAX_ENTRIES} are accepted.")
+    folders = set[str]()
+    for entry in entries:
+        name = entry.filename
+        if name.count("/") > MAX_DEPTH:
+            raise InvalidParameterValue(f"The zip has folders nested more than {MAX_DEPTH} deep.")
+        cut = name.rfind("/")
+        while cut > 0 and name[:cut] not in folders:
+            folders.add(name[:cut])
+            cut = name.rfind("/", 0, cut)
+        if len(entries) + len(folders) > MAX_ENTRIES:
+            raise InvalidParameterValue(_TOO_MANY)
 
 
 def _refuse_escape(name: str) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or "\0" in name or (path.parts and ":" in path.parts[0]):
+    if not name or path.is_absolute() or ".." in path.parts or "\0" in name or (path.parts and ":" in path.parts[0]):
         raise InvalidParameterValue(f"{_NOT_A_ZIP} (The entry {name!r} points outside the package.)")
 
 
-def _extract_entry(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
-    target = folder / entry.filename
-    if entry.is_dir():
-        target.mkdir(parents=True, exist_ok=True)
-        return
-    target.parent.mkdir(parents=True, exist_ok=True)
-    mode = entry.external_attr >> 16
-    if stat.S_ISLNK(mode):
-        _link(opened.read(entry).decode(), target, folder)
-        return
-    # A link earlier in the zip must not redirect this file out of the folder.
-    if not target.parent.resolve().is_relative_to(folder.resolve()) or target.is_symlink():
-        raise InvalidParameterValue(f"{_NOT_A_ZIP} (The entry {entry.filename!r} points outside the package.)")
+def _extract_file(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, target: Path) -> None:
     with opened.open(entry) as source, target.open("wb") as copy:
         shutil.copyfileobj(source, copy, 1 << 20)
-    target.chmod(0o755 if mode & 0o111 else 0o644)
+        if copy.tell() != entry.file_size:
+            raise EOFError(f"{entry.filename} is shorter than announced")
+    target.chmod(0o755 if _mode(entry) & 0o111 else 0o644)
 
 
-def _link(destination: str, target: Path, folder: Path) -> None:
-    resolved = (target.parent / destination).resolve()
-    if os.path.isabs(destination) or not resolved.is_relative_to(folder.resolve()):
-        raise InvalidParameterValue(f"{_NOT_A_ZIP} (The link {target.name!r} points outside the package.)")
-    target.symlink_to(destination)
+def _extract_link(opened: zipfile.ZipFile, entry: zipfile.ZipInfo, folder: Path) -> None:
+    """Make a link that cannot lead out of the folder, whatever other links there are.
+
+    It may climb from where it stands, no higher than the folder, and then only descend. Every link descends from inside, so by induction
+    each step of following it stays inside. A `..` further on could climb out of wherever another link had led.
+    """
+    if entry.file_size > MAX_LINK_BYTES:
+        raise InvalidParameterValue(f"{_NOT_A_ZIP} (The link {entry.filename!r} is too long.)")
+    destination = opened.read(entry).decode()
+    parts = PurePosixPath(destination).parts
+    climbs = next((n for n, part in enumerate(parts) if part != ".."), len(parts))
+    depth = len(PurePosixPath(entry.filename).parent.parts)
+    if not destination or destination.startswith("/") or climbs > depth or ".." in parts[climbs:]:
+        raise InvalidParameterValue(f"{_NOT_A_ZIP} (The link {entry.filename!r} points outside the package.)")
+    (folder / entry.filename).symlink_to(destination)

@@ -27,7 +27,7 @@ from lambstead.core.code_signing import CodeSigningConfig
 from lambstead.core.concurrency import ConcurrencyLimits, ProvisionedConcurrency
 from lambstead.core.event_invokes import EventInvokeConfig
 from lambstead.core.function_urls import FunctionUrl
-from lambstead.core.functions import FunctionSettings, FunctionVersion, State, ordinal_of
+from lambstead.core.functions import FunctionSettings, FunctionVersion, State, numbered, ordinal_of
 from lambstead.core.invocations import FunctionSnapshot
 from lambstead.core.policies import ResourcePolicy
 from lambstead.core.runtime_management import RuntimeManagement
@@ -84,7 +84,7 @@ class SqliteReader(QueueReads, LayerReads, EventSourceReads):
         return FunctionSnapshot(name, {v.version: v for v in versions}, by_name, limits)
 
     def version(self, function: str, version: str) -> FunctionVersion | None:
-        if version not in (LATEST, LATEST_PUBLISHED) and not version.isdecimal():
+        if version not in (LATEST, LATEST_PUBLISHED) and not numbered(version):
             return None
         return self._one("version", _versions, function=function, ordinal=ordinal_of(version))
 
@@ -438,6 +438,8 @@ class SqliteStore:
         except Exception as exc:  # noqa: BLE001 - the caller's own refusal or mistake: undo this work only, tell this caller
             connection.execute("ROLLBACK TO work")
             job.error = exc
+            if isinstance(exc, StopIteration):  # the one exception that no future can carry
+                job.error = RuntimeError("work on the store raised StopIteration")
         else:
             job.touched = frozenset(transaction.touched)
         connection.execute("RELEASE work")
@@ -481,5 +483,5 @@ def migrate(path: Path) -> None:
             if name not in done:
                 quoted = name.replace("'", "''")
                 connection.executescript(
-                    f"BEGIN IMMEDIATE; {script}; INSERT INTO migrations VALUES ('{quoted}'); COMMIT;"
+                    f"BEGIN IMMEDIATE; {script}\n; INSERT INTO migrations VALUES ('{quoted}'); COMMIT;"
                 )
