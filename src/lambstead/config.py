@@ -92,6 +92,17 @@ class Settings:
     """The tick of the reconcile loop: how late a change is noticed when nobody reported it."""
     stop_wait: timedelta
     """How long a clean stop lets running invocations finish."""
+    event_retry_delay: timedelta
+    """How long an asynchronous invocation waits after the function's first error; twice as long after the second."""
+    event_backoff_first: timedelta
+    """How long an asynchronous invocation waits that was throttled or hit by a failure of the platform; doubled every time, up to …"""
+    event_backoff_most: timedelta
+    """… this long."""
+    endpoint_url_sqs: str
+    """Where queues are that get invocation records and dead letters; empty for nowhere. Likewise the next three."""
+    endpoint_url_sns: str
+    endpoint_url_eventbridge: str
+    endpoint_url_s3: str
 
     @property
     def authority(self) -> str:
@@ -139,6 +150,19 @@ class Settings:
                 RuntimeClient, sources.choice("runtime_client", get_args(RuntimeClient), "link")
             ),
             stop_wait=sources.duration("stop_wait", timedelta(seconds=10), timedelta(0), timedelta(minutes=15)),
+            event_retry_delay=sources.duration(
+                "event_retry_delay", timedelta(minutes=1), timedelta(milliseconds=10), timedelta(hours=1)
+            ),
+            event_backoff_first=sources.duration(
+                "event_backoff_first", timedelta(seconds=1), timedelta(milliseconds=10), timedelta(minutes=5)
+            ),
+            event_backoff_most=sources.duration(
+                "event_backoff_most", timedelta(minutes=5), timedelta(milliseconds=10), timedelta(hours=1)
+            ),
+            endpoint_url_sqs=sources.url("endpoint_url_sqs"),
+            endpoint_url_sns=sources.url("endpoint_url_sns"),
+            endpoint_url_eventbridge=sources.url("endpoint_url_eventbridge"),
+            endpoint_url_s3=sources.url("endpoint_url_s3"),
         )
         sources.refuse_unknown([each.name for each in fields(cls)])
         return settings
@@ -219,6 +243,10 @@ class _Sources:
             shown = "the value" if key in _SECRETS else _shown(value)
             raise SettingsError(f"{place}: {shown} does not look like one; an example is {example}.")
         return value
+
+    def url(self, key: str) -> str:
+        """An http or https URL without a path; empty if nobody names one."""
+        return self.matching(key, "", r"https?://[A-Za-z0-9.\-\[\]:]+/?", "http://127.0.0.1:9324")
 
     def loopback(self, key: str, default: str) -> str:
         """An address of this machine that no other machine can reach."""

@@ -50,6 +50,21 @@ class Answered:
     body: bytes
 
 
+EVENT_SOURCE = {
+    "Enabled": True,
+    "BatchSize": 10,
+    "MaximumBatchingWindowInSeconds": 1,
+    "ParallelizationFactor": 2,
+    "DestinationConfig": {"OnFailure": {"Destination": "arn:aws:sqs:us-east-1:000000000000:q"}},
+    "MaximumRecordAgeInSeconds": 60,
+    "BisectBatchOnFunctionError": True,
+    "MaximumRetryAttempts": 1,
+    "TumblingWindowInSeconds": 1,
+    "FunctionResponseTypes": ["ReportBatchItemFailures"],
+    "FilterCriteria": {"Filters": [{"Pattern": '{"a": ["b"]}'}]},
+}
+
+
 def valid_parameters(provider: str) -> dict[str, dict[str, Any]]:
     """One request per operation that would be carried out, for members that are not text in the path."""
     zipped = base64.b64encode(package(SOURCE)).decode()
@@ -143,6 +158,21 @@ def valid_parameters(provider: str) -> dict[str, dict[str, Any]]:
             "RuntimeVersionArn": "arn:aws:lambda:us-east-1::runtime:x",
         },
         "PutFunctionRecursionConfig": {"RecursiveLoop": "Allow"},
+        "PublishLayerVersion": {
+            "Content": {"ZipFile": zipped},
+            "Description": "d",
+            "CompatibleRuntimes": ["python3.13"],
+            "CompatibleArchitectures": ["x86_64"],
+            "LicenseInfo": "MIT",
+        },
+        "AddLayerVersionPermission": {"StatementId": "s", "Action": "lambda:GetLayerVersion", "Principal": "*"},
+        "CreateEventSourceMapping": {
+            "FunctionName": "existing",
+            "EventSourceArn": "arn:aws:kinesis:us-east-1:000000000000:stream/s",
+            "StartingPosition": "LATEST",
+            **EVENT_SOURCE,
+        },
+        "UpdateEventSourceMapping": {"FunctionName": "existing", **EVENT_SOURCE},
     }
 
 
@@ -153,6 +183,9 @@ LABELS = {
     "StatementId": "missing",
     "ResourceArn": f"{REALM}:function:missing",
     "CodeSigningConfigArn": f"{REALM}:code-signing-config:csc-0123456789abcdef0",
+    "LayerName": "missing",
+    "VersionNumber": "1",
+    "UUID": "00000000-0000-0000-0000-000000000000",
 }
 
 
@@ -181,7 +214,7 @@ def wrong_values(shape: Shape) -> Iterator[tuple[str, Any]]:
             yield "an unknown enum value", "NoSuchValue"
         if limits.get("max", 1 << 30) < 100_000:
             yield "a text that is too long", "a" * (limits["max"] + 1)
-        if limits.get("pattern"):
+        if limits.get("pattern") not in (None, ".*", r"[\s\S]*"):
             yield "a text outside the pattern", "\t!\u2603\t"
         yield "a lone surrogate", "\ud800"
     elif shape.type_name in ("integer", "long", "double"):
@@ -325,6 +358,9 @@ def everything(server: Server, aws: "LambdaClient") -> object:
         aws.list_aliases(FunctionName="existing")["Aliases"],
         [p["CapacityProviderArn"] for p in aws.list_capacity_providers()["CapacityProviders"]],
         aws.list_code_signing_configs()["CodeSigningConfigs"],
+        aws.list_layers()["Layers"],
+        aws.list_event_source_mappings()["EventSourceMappings"],
+        server.status()["events"],
         aws.get_account_settings()["AccountLimit"],
         aws.list_function_url_configs(FunctionName="existing")["FunctionUrlConfigs"],
         aws.list_function_event_invoke_configs(FunctionName="existing")["FunctionEventInvokeConfigs"],

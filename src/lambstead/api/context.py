@@ -54,6 +54,10 @@ class Context:
     invocations: Invocations
     poke: Callable[[], None]
     """Wakes the control loops after a write that gave them something to do."""
+    wake_events: Callable[[], None]
+    """Wakes the loop that runs asynchronous invocations, after one was queued."""
+    wake_event_sources: Callable[[], None]
+    """Wakes the loop of event source mappings, after one was changed."""
     default_minimum: int
     """Environments of a version whose scaling nobody configured."""
     concurrent_executions: int

@@ -52,7 +52,9 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
         refuse_unsigned(_code_signing(context, reader, signing) if signing else None)
 
     await context.store.read(check)
-    configuration = replace(sketch, code=await configurations.package_from(context, request["Code"]))
+    layers = await configurations.layers_from(context, request.get("Layers") or ())
+    configuration = replace(sketch, code=await configurations.package_from(context, request["Code"]), layers=layers)
+    await configurations.check_size(context, configuration)
 
     def work(tx: Transaction) -> FunctionVersion:
         _refuse_existing(context, tx, name, configuration)
@@ -158,6 +160,7 @@ async def update_function_code(context: Context, request: Request, call: Call) -
     def changed(latest: FunctionVersion) -> Configuration:
         return replace(latest.configuration, code=code, architecture=architecture)
 
+    await configurations.check_size(context, changed(before))
     if request.get("DryRun"):
         return function_configuration(replace(before, configuration=changed(before)), context.realm, None)
 
@@ -173,9 +176,18 @@ async def update_function_code(context: Context, request: Request, call: Call) -
 async def update_function_configuration(context: Context, request: Request, call: Call) -> Response:
     ref = _unpublished(context, request)
     configurations.refuse_what_cannot_be_honoured(request)
+    before = await context.store.read(lambda reader: find(context, reader, ref))
+    layers = before.configuration.layers
+    if "Layers" in request:
+        layers = await configurations.layers_from(context, request["Layers"])
+        await configurations.check_size(context, replace(before.configuration, layers=layers))
 
     def work(tx: Transaction) -> FunctionVersion:
-        return _save_update(context, tx, ref, request, lambda latest: _reconfigured(context, tx, latest, request))
+        def changed(latest: FunctionVersion) -> Configuration:
+            after = _reconfigured(context, tx, latest, request)
+            return replace(after, layers=layers) if "Layers" in request else after
+
+        return _save_update(context, tx, ref, request, changed)
 
     latest = await context.store.write(work)
     context.poke()

@@ -67,6 +67,8 @@ def _exists(reader: Reader, resource: TaggedResource) -> bool:
             return reader.version(resource.name, LATEST) is not None
         case "capacity-provider":
             return reader.provider(resource.name) is not None
+        case "event-source-mapping":
+            return reader.event_source_mapping(resource.name) is not None
         case "code-signing-config":
             return reader.code_signing_config(resource.name) is not None
         case _:

@@ -31,6 +31,7 @@ from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Ph
 from lambstead.core.functions import (
     CapacityFailed,
     CapacityReady,
+    Configuration,
     Drained,
     FunctionVersion,
     Publication,
@@ -262,6 +263,7 @@ class Provisioning:
                 continue
             try:
                 await self._packages.unpacked(version.configuration.code)
+                await self._layers(version.configuration)
             except (OSError, DomainError):
                 # This one stays as it is and is tried again with the next tick; nobody else waits for it.
                 log.exception("package-unavailable", extra={"function": version.function, "version": version.version})
@@ -387,7 +389,8 @@ class Provisioning:
         self._slots.expect(environment.id, environment.key, instance.zone, managed=managed)
         try:
             code = await self._packages.unpacked(publication.configuration.code)
-            order = await self._with_link(self._start_message(environment, publication, code), environment)
+            layers = await self._layers(publication.configuration)
+            order = await self._with_link(self._start_message(environment, publication, code, layers), environment)
         except (OSError, DomainError) as exc:
             log.exception("environment-not-started", extra={"environment": environment.id, "key": str(environment.key)})
             document = msgspec.json.encode(
@@ -404,6 +407,12 @@ class Provisioning:
         self._decide(f"start {environment.id} for {environment.key} on {instance.id}", because)
         self._agents.send(instance.id, order)
 
+    async def _layers(self, configuration: Configuration) -> Path | None:
+        """The folder with a function's layers; None without layers."""
+        if not configuration.layers:
+            return None
+        return await self._packages.stacked([layer.code for layer in configuration.layers])
+
     async def _with_link(self, order: messages.StartEnvironment, environment: Environment) -> messages.StartEnvironment:
         """The order, with a socket for the environment's own workers where its runtime can use one."""
         if (
@@ -418,7 +427,7 @@ class Provisioning:
         return msgspec.structs.replace(order, link_path=str(door))
 
     def _start_message(
-        self, environment: Environment, publication: Publication, code: Path
+        self, environment: Environment, publication: Publication, code: Path, layers: Path | None
     ) -> messages.StartEnvironment:
         configuration, key = publication.configuration, environment.key
         managed = configuration.managed is not None
@@ -455,6 +464,7 @@ class Provisioning:
             log_path=str(path),
             initialization_type="provisioned-concurrency" if environment.provisioned else "on-demand",
             endpoint_url=self._endpoint_url,
+            layers_path=str(layers or ""),
         )
 
     def _terminate(self, instance_id: str, because: str) -> None:

@@ -18,4 +18,4 @@ class AccountUsage:
 
     functions: int
     code_bytes: int
-    """Sum over all versions of all functions; AWS counts a package once for every version that has it."""
+    """Sum over all versions of all functions and layers; AWS counts a package once for every version that has it."""

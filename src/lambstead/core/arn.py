@@ -50,6 +50,15 @@ class Realm:
         """The capacity provider's ARN."""
         return f"arn:aws:lambda:{self.region}:{self.account}:capacity-provider:{name}"
 
+    def layer_arn(self, name: str, number: int | None = None) -> str:
+        """The layer's ARN, or that of one of its versions."""
+        suffix = f":{number}" if number is not None else ""
+        return f"arn:aws:lambda:{self.region}:{self.account}:layer:{name}{suffix}"
+
+    def event_source_mapping_arn(self, mapping_id: str) -> str:
+        """The event source mapping's ARN."""
+        return f"arn:aws:lambda:{self.region}:{self.account}:event-source-mapping:{mapping_id}"
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionRef:

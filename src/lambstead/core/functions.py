@@ -72,6 +72,14 @@ class CodePackage:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer version that a function references; the function keeps its content though the layer version be deleted."""
+
+    arn: str
+    code: CodePackage
+
+
+@dataclass(frozen=True, slots=True)
 class Logging:
     """LoggingConfig: where and how the function's output is recorded. Levels are empty in Text format."""
 
@@ -107,6 +115,8 @@ class Configuration:
     variables: Mapping[str, str] | None = None
     """Environment variables; None when the function has no Environment member at all."""
     managed: ManagedInstances | None = None
+    layers: tuple[Layer, ...] = ()
+    """In the order in which they are laid over one another; a later one's file hides an earlier one's."""
     recorded: Mapping[str, Any] = field(default_factory=dict)
     """Members of the API that have no rule here, as given (VpcConfig, TracingConfig, KMSKeyArn, …)."""  # Any: API documents
 

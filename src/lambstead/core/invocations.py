@@ -37,11 +37,14 @@ class Target:
     """The ARN the function sees in its context."""
     limits: ConcurrencyLimits = field(default_factory=ConcurrencyLimits)
     """What the function may use at once."""
+    is_asynchronous: bool = False
+    """Nobody waits for the answer."""
 
     @property
     def timeout_ms(self) -> int:
         """Time the function has: its own timeout, at most 900 s for a waiting caller even where 90 minutes are configured."""
-        return min(self.publication.configuration.timeout_s, MAX_SYNC_SECONDS) * 1000
+        own = self.publication.configuration.timeout_s
+        return (own if self.is_asynchronous else min(own, MAX_SYNC_SECONDS)) * 1000
 
 
 def resolve(snapshot: FunctionSnapshot | None, ref: FunctionRef, realm: Realm, draw: float) -> Target:

@@ -193,9 +193,16 @@ class Environment:
         self._folders.append(folder)
         log_socket = self._listen_for_logs(folder, output) if self._managed else None
         link, status_fd = self._link_for_workers()
-        plan = plan_process(runtime.command(link), Path(self._start.code_path), temp_path, os.getpid())
+        layers = Path(self._start.layers_path) if self._start.layers_path else None
+        plan = plan_process(runtime.command(link, layers), Path(self._start.code_path), temp_path, os.getpid())
         site = RuntimeSite(
-            api.address, plan.code_path, runtime.client_dir, plan.temp_path, runtime.interpreter.path.parent, log_socket
+            api.address,
+            plan.code_path,
+            runtime.client_dir,
+            plan.temp_path,
+            runtime.interpreter.path.parent,
+            log_socket,
+            layers,
         )
         variables = runtime_variables(self._start, site, self._host.instance_id, Credentials.placeholder())
         read_fd, write_fd = os.pipe()

@@ -72,6 +72,8 @@ class RuntimeSite:
     interpreter_dir: Path
     log_socket: Path | None
     """Managed-instances mode only."""
+    layers: Path | None = None
+    """The folder that stands in for `/opt`; None without layers."""
 
 
 def runtime_variables(
@@ -95,11 +97,12 @@ def is_customers(name: str) -> bool:
 
 
 def _changeable(start: StartEnvironment, site: RuntimeSite) -> dict[str, str]:
+    opt = site.layers or Path("/opt")
     variables = {
         "LANG": "en_US.UTF-8",
         "LC_CTYPE": "C.UTF-8",
-        "LD_LIBRARY_PATH": f"{site.task_root}:{site.task_root}/lib:/opt/lib",
-        "PATH": f"{site.interpreter_dir}:/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+        "LD_LIBRARY_PATH": f"{site.task_root}:{site.task_root}/lib:{opt}/lib",
+        "PATH": f"{site.interpreter_dir}:/usr/local/bin:/usr/bin/:/bin:{opt}/bin",
         "PYTHONPATH": str(site.runtime_dir),
         "TMPDIR": str(site.temp_path),
         "TZ": ":UTC",

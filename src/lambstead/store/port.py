@@ -6,6 +6,7 @@ suite in `tests/contract/`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,9 +16,12 @@ from lambstead.core.capacity import CapacityProvider, ProviderState
 from lambstead.core.code_signing import CodeSigningConfig
 from lambstead.core.concurrency import ProvisionedConcurrency
 from lambstead.core.event_invokes import EventInvokeConfig
+from lambstead.core.event_queue import Delivery, QueuedEvent, QueueTotals
+from lambstead.core.event_sources import EventSourceMapping
 from lambstead.core.function_urls import FunctionUrl
 from lambstead.core.functions import CodePackage, FunctionSettings, FunctionVersion
 from lambstead.core.invocations import FunctionSnapshot
+from lambstead.core.layers import LayerVersion
 from lambstead.core.policies import ResourcePolicy
 from lambstead.core.runtime_management import RuntimeManagement
 
@@ -27,7 +31,116 @@ Position = tuple[str, int]
 """Where a list of versions stopped: function name and ordinal of the last one seen."""
 
 
-class Reader(Protocol):
+class EventQueueReader(Protocol):
+    """The queue of asynchronous invocations, as far as it can be read."""
+
+    def queue_totals(self) -> QueueTotals:
+        """How many events the queue holds, those that run included, and the size of their payloads."""
+
+    def next_events(self) -> Sequence[tuple[str, datetime]]:
+        """Every function that has events, and when the first of them can be claimed."""
+
+    def next_delivery(self) -> datetime | None:
+        """When the first message to another service can be claimed; None if there is none."""
+
+
+class EventQueueTransaction(EventQueueReader, Protocol):
+    """Changes of the queue. What is claimed belongs to its `owner` until `until`; then anybody may claim it again."""
+
+    def enqueue_event(self, event: QueuedEvent, payload: bytes, due: datetime) -> None:
+        """Add an event that may be claimed from `due` on. Its request id is not in the queue."""
+
+    def claim_events(
+        self, function: str, owner: str, now: datetime, until: datetime, limit: int
+    ) -> Sequence[tuple[QueuedEvent, bytes]]:
+        """Take up to `limit` events of a function that are due, with their payloads; those due longest first are taken."""
+
+    def reschedule_event(self, event: QueuedEvent, owner: str, due: datetime) -> bool:
+        """Put a claimed event back; False, and nothing done, if `owner` does not have it any more."""
+
+    def delete_event(self, request_id: str, owner: str) -> bool:
+        """Forget a claimed event; False if `owner` does not have it any more."""
+
+    def enqueue_delivery(self, delivery: Delivery, due: datetime) -> None:
+        """Add a message to another service; one with the same id that is there already stays as it is."""
+
+    def claim_deliveries(self, owner: str, now: datetime, until: datetime, limit: int) -> Sequence[Delivery]:
+        """Take up to `limit` messages that are due."""
+
+    def reschedule_delivery(self, delivery: Delivery, owner: str, due: datetime) -> None:
+        """Put a claimed message back."""
+
+    def delete_delivery(self, delivery_id: str, owner: str) -> None:
+        """Forget a claimed message."""
+
+    def extend_event(self, request_id: str, owner: str, until: datetime) -> None:
+        """Let a claimed event belong to `owner` until `until`."""
+
+    def extend_delivery(self, delivery_id: str, owner: str, until: datetime) -> None:
+        """Let a claimed message belong to `owner` until `until`."""
+
+    def release_leases(self, now: datetime) -> None:
+        """Make everything claimable now, whoever has it: for a server that knows to be the only one."""
+
+
+class LayerReader(Protocol):
+    """Layers, as far as they can be read."""
+
+    def layer_version(self, layer: str, number: int) -> LayerVersion | None:
+        """One version."""
+
+    def layer_versions(self, layer: str, below: int, limit: int) -> Sequence[LayerVersion]:
+        """Versions of a layer with a number less than `below`, the highest first."""
+
+    def layer_names(self, after: str, limit: int) -> Sequence[str]:
+        """Names of layers that have or had versions, in order."""
+
+    def layer_packages(self) -> Iterable[str]:
+        """`CodeSha256` of every package that a layer version, or a function through its layers, refers to."""
+
+    def layer_stacks(self) -> Iterable[Sequence[CodePackage]]:
+        """The packages of every sequence of layers that a function version has."""
+
+
+class LayerTransaction(LayerReader, Protocol):
+    """Changes of layers."""
+
+    def next_layer_number(self, layer: str) -> int:
+        """A number that no version of the layer had before, not even a deleted one."""
+
+    def save_layer_version(self, version: LayerVersion) -> None:
+        """Insert or replace one version; its number came from `next_layer_number`."""
+
+    def delete_layer_version(self, layer: str, number: int) -> None:
+        """Forget one version if it is there."""
+
+
+class EventSourceReader(Protocol):
+    """Event source mappings, as far as they can be read."""
+
+    def event_source_mapping(self, mapping_id: str) -> EventSourceMapping | None:
+        """One mapping by its UUID."""
+
+    def event_source_mappings(
+        self, after: str, limit: int | None = None, source: str | None = None, function: str | None = None
+    ) -> Sequence[EventSourceMapping]:
+        """Mappings by UUID; of one source and of one function, whatever the qualifier, if given."""
+
+    def unsettled_event_source_mappings(self, limit: int) -> Sequence[EventSourceMapping]:
+        """Mappings in the middle of a change."""
+
+
+class EventSourceTransaction(EventSourceReader, Protocol):
+    """Changes of event source mappings."""
+
+    def save_event_source_mapping(self, mapping: EventSourceMapping) -> None:
+        """Insert or replace one mapping."""
+
+    def delete_event_source_mapping(self, mapping_id: str) -> None:
+        """Forget one mapping. Tags are the caller's to remove."""
+
+
+class Reader(EventQueueReader, LayerReader, EventSourceReader, Protocol):
     """What can be read in a transaction. Lists are ordered by name and complete under paging by `after`."""
 
     def function(self, name: str) -> FunctionSnapshot | None:
@@ -100,7 +213,7 @@ class Reader(Protocol):
         """Concurrency that is not for everybody: reserved, or provisioned for functions that have no reservation."""
 
     def usage(self) -> AccountUsage:
-        """What all functions together use of the account's limits. Reads every version."""
+        """What all functions and layers together use of the account's limits. Reads every version."""
 
     def event_invoke_config(self, function: str, qualifier: str) -> EventInvokeConfig | None:
         """What was configured for asynchronous invocations of this qualifier; `$LATEST` when the caller named none."""
@@ -112,7 +225,7 @@ class Reader(Protocol):
         """`CodeSha256` of every package that a version refers to."""
 
 
-class Transaction(Reader, Protocol):
+class Transaction(Reader, EventQueueTransaction, LayerTransaction, EventSourceTransaction, Protocol):
     """What can be written in a transaction."""
 
     def next_version_number(self, function: str) -> int:
@@ -182,7 +295,8 @@ class Transaction(Reader, Protocol):
         """Forget the config of one qualifier."""
 
     def delete_everything(self) -> None:
-        """Forget every function with all that belongs to it, every provider, code signing config and tag."""
+        """Forget every function with all that belongs to it, every provider, layer, event source mapping, code signing config,
+        queued event and tag."""
 
 
 class Packages(Protocol):
@@ -197,8 +311,14 @@ class Packages(Protocol):
     def archive(self, package: CodePackage) -> Path:
         """The zip as it was uploaded."""
 
-    async def sweep(self, used: Iterable[str]) -> int:
-        """Delete packages whose `CodeSha256` is not among `used`; how many were deleted."""
+    async def unzipped_bytes(self, package: CodePackage) -> int:
+        """How large the package's files are together, as its zip announces them."""
+
+    async def stacked(self, packages: Sequence[CodePackage]) -> Path:
+        """The read-only folder with the files of all `packages`, laid over one another in this order; made if it is not there."""
+
+    async def sweep(self, used: Iterable[str], stacks: Iterable[Sequence[CodePackage]]) -> int:
+        """Delete packages whose `CodeSha256` is not among `used`, and stacks not among `stacks`; how many were deleted."""
 
 
 class Store(Protocol):

@@ -33,6 +33,10 @@ from lambstead.core.policies import ResourcePolicy
 from lambstead.core.runtime_management import RuntimeManagement
 from lambstead.store.port import Position, Reader, Transaction
 from lambstead.store.sql import load_migrations, load_queries
+from lambstead.store.sqlite_event_queue import QueueReads, QueueWrites
+from lambstead.store.sqlite_event_sources import EventSourceReads, EventSourceWrites
+from lambstead.store.sqlite_layers import LayerReads, LayerWrites
+from lambstead.store.sqlite_rows import document_of
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -65,24 +69,8 @@ class SchemaTooNew(Exception):
     """The database was written by a newer Lambstead; the message says what to do."""
 
 
-class SqliteReader:
+class SqliteReader(QueueReads, LayerReads, EventSourceReads):
     """Reads of one connection; see `store.port.Reader`."""
-
-    def __init__(self, connection: sqlite3.Connection, queries: Mapping[str, str]) -> None:
-        self._connection = connection
-        self._queries = queries
-
-    def _rows(
-        self, name: str, /, **values: object
-    ) -> list[tuple[Any, ...]]:  # Any: columns of whatever the statement selects
-        return self._connection.execute(self._queries[name], values).fetchall()
-
-    def _documents(self, name: str, decoder: msgspec.json.Decoder[T], /, **values: object) -> list[T]:
-        return [decoder.decode(document) for (document,) in self._rows(name, **values)]
-
-    def _one(self, name: str, decoder: msgspec.json.Decoder[T], /, **values: object) -> T | None:
-        found = self._documents(name, decoder, **values)
-        return found[0] if found else None
 
     def function(self, name: str) -> FunctionSnapshot | None:
         versions = self._documents("versions_of_function", _versions, function=name)
@@ -194,7 +182,7 @@ class SqliteReader:
         return [package for (package,) in self._rows("packages")]
 
 
-class SqliteTransaction(SqliteReader):
+class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrites):
     """Writes of the writer's connection; see `store.port.Transaction`. `touched` collects names of changed functions."""
 
     def __init__(self, connection: sqlite3.Connection, queries: Mapping[str, str]) -> None:
@@ -217,7 +205,7 @@ class SqliteTransaction(SqliteReader):
             unsettled=int(version.is_settling or version.state is State.DELETING),
             provider=managed.provider if managed else None,
             package=version.configuration.code.sha256,
-            document=_document(version),
+            document=document_of(version),
         )
 
     def delete_version(self, function: str, version: str) -> None:
@@ -228,7 +216,7 @@ class SqliteTransaction(SqliteReader):
 
     def save_alias(self, alias: Alias) -> None:
         self.touched.add(alias.function)
-        self._rows("save_alias", function=alias.function, name=alias.name, document=_document(alias))
+        self._rows("save_alias", function=alias.function, name=alias.name, document=document_of(alias))
 
     def delete_alias(self, function: str, name: str) -> None:
         self.touched.add(function)
@@ -251,7 +239,7 @@ class SqliteTransaction(SqliteReader):
 
     def save_policy(self, policy: ResourcePolicy) -> None:
         self.touched.add(policy.function)
-        self._rows("save_policy", function=policy.function, qualifier=policy.qualifier, document=_document(policy))
+        self._rows("save_policy", function=policy.function, qualifier=policy.qualifier, document=document_of(policy))
 
     def delete_policy(self, function: str, qualifier: str) -> None:
         self.touched.add(function)
@@ -264,7 +252,7 @@ class SqliteTransaction(SqliteReader):
             function=config.function,
             qualifier=config.qualifier,
             requested=config.requested,
-            document=_document(config),
+            document=document_of(config),
         )
 
     def delete_provisioned(self, function: str, qualifier: str) -> None:
@@ -278,7 +266,7 @@ class SqliteTransaction(SqliteReader):
             function=url.function,
             qualifier=url.qualifier,
             url_id=url.url_id,
-            document=_document(url),
+            document=document_of(url),
         )
 
     def delete_function_url(self, function: str, qualifier: str) -> None:
@@ -287,24 +275,24 @@ class SqliteTransaction(SqliteReader):
 
     def save_runtime_management(self, function: str, version: str, management: RuntimeManagement) -> None:
         self.touched.add(function)
-        self._rows("save_runtime_management", function=function, qualifier=version, document=_document(management))
+        self._rows("save_runtime_management", function=function, qualifier=version, document=document_of(management))
 
     def save_code_signing_config(self, config: CodeSigningConfig) -> None:
-        self._rows("save_code_signing_config", id=config.id, document=_document(config))
+        self._rows("save_code_signing_config", id=config.id, document=document_of(config))
 
     def delete_code_signing_config(self, config_id: str) -> None:
         self._rows("delete_code_signing_config", id=config_id)
 
     def save_event_invoke_config(self, function: str, qualifier: str, config: EventInvokeConfig) -> None:
         self.touched.add(function)
-        self._rows("save_event_invoke_config", function=function, qualifier=qualifier, document=_document(config))
+        self._rows("save_event_invoke_config", function=function, qualifier=qualifier, document=document_of(config))
 
     def delete_event_invoke_config(self, function: str, qualifier: str) -> None:
         self.touched.add(function)
         self._rows("delete_event_invoke_config", function=function, qualifier=qualifier)
 
     def save_provider(self, provider: CapacityProvider) -> None:
-        self._rows("save_provider", name=provider.name, state=provider.state, document=_document(provider))
+        self._rows("save_provider", name=provider.name, state=provider.state, document=document_of(provider))
 
     def delete_provider(self, name: str) -> None:
         self._rows("delete_provider", name=name)
@@ -329,10 +317,9 @@ class SqliteTransaction(SqliteReader):
             "delete_all_tags",
         ):
             self._rows(statement)
-
-
-def _document(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+        self._forget_queue()
+        self._forget_layers()
+        self._forget_event_sources()
 
 
 @dataclass(slots=True)

@@ -71,13 +71,26 @@ class InstalledRuntime:
         """As `runtimeVersion` of the platform's log records names it."""
         return f"python:{self.interpreter.version_text}"
 
-    def command(self, link: WorkerLink | None = None) -> RuntimeCommand:
-        """The main process: our bootstrap, which becomes AWS's client; with `link`, its workers get their events there."""
+    def command(self, link: WorkerLink | None = None, layers: Path | None = None) -> RuntimeCommand:
+        """The main process: our bootstrap, which becomes AWS's client; with `link`, its workers get their events there.
+
+        `layers` is the folder that stands in for `/opt`, None for a function without layers.
+        """
         return RuntimeCommand(
             program=self.interpreter.path,
             arguments_before=("-P", "-S", str(_BOOTSTRAP)),
-            arguments_after=(str(self.client_dir), json.dumps(asdict(link)) if link else ""),
+            arguments_after=(
+                str(self.client_dir),
+                json.dumps(asdict(link)) if link else "",
+                json.dumps(self._layer_paths(layers)),
+            ),
         )
+
+    def _layer_paths(self, layers: Path | None) -> list[str]:
+        """Where modules of layers lie. The version in the path is the runtime's own name, also where another CPython stands in for it."""
+        if layers is None:
+            return []
+        return [str(layers / "python" / "lib" / self.identifier / "site-packages"), str(layers / "python")]
 
 
 def named_minor(identifier: str) -> int | None:

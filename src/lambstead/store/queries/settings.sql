@@ -17,6 +17,7 @@ SELECT
 SELECT
     (SELECT count(*) FROM functions),
     (SELECT coalesce(sum(json_extract(document, '$.configuration.code.size_bytes')), 0) FROM versions)
+        + (SELECT coalesce(sum(json_extract(document, '$.code.size_bytes')), 0) FROM layer_versions)
 
 -- name: runtime_management
 SELECT document FROM runtime_management_configs WHERE function = :function AND qualifier = :qualifier
