@@ -22,13 +22,17 @@ from lambstead.api.context import Context
 from lambstead.api.operations import LAMBDA
 from lambstead.config import Settings
 from lambstead.control.agents import Agents
+from lambstead.control.event_invokes import EventInvokes
+from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
 from lambstead.control.provisioning import Provisioning
 from lambstead.core.arn import Realm
+from lambstead.core.event_queue import RetryPolicy
 from lambstead.core.reconcile import Policy
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
+from lambstead.drivers.destinations import AwsDestinations
 from lambstead.drivers.local import LocalDriver
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
 from lambstead.server.aws import AwsGateway
@@ -49,6 +53,8 @@ COLD_START_WAIT = timedelta(seconds=30)
 MAX_WAITING = 1000
 """Invocations in line per publication; beyond that they are refused at once."""
 DRAIN_GRACE = timedelta(seconds=30)
+EVENT_TICK = timedelta(seconds=30)
+"""How late the queue of asynchronous invocations is looked at when nobody said that there is something: also how often leases can be extended."""
 MAX_SOCKET_FOLDER = 75
 """Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""
 
@@ -115,6 +121,7 @@ class Lambstead:
                 settings.slot_wait.total_seconds(),
                 COLD_START_WAIT.total_seconds(),
                 MAX_WAITING,
+                settings.concurrent_executions,
                 settings.stream_kib_per_second * 1024,
             ),
             self.records,
@@ -142,13 +149,29 @@ class Lambstead:
             poke=self.loop.poke,
         )
         self.agents.reports = self.provisioning
+        invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
+        self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
+        self.events = EventInvokes(
+            store=store,
+            invocations=invocations,
+            destinations=_destinations(settings),
+            realm=realm,
+            policy=RetryPolicy(settings.event_retry_delay, settings.event_backoff_first, settings.event_backoff_most),
+            now=lambda: datetime.now(UTC),
+            poke=self.event_loop.poke,
+        )
+        self.event_sources = EventSources(store, realm)
+        self.event_source_loop = Loop("event sources", self.event_sources.reconcile, EVENT_TICK)
         context = Context(
             realm=realm,
             store=store,
             packages=self.packages,
-            invocations=GatewayInvocations(self.invoker, self.provisioning.log_path),
+            invocations=invocations,
             poke=self.loop.poke,
+            wake_events=self.event_loop.poke,
+            wake_event_sources=self.event_source_loop.poke,
             default_minimum=settings.min_environments,
+            concurrent_executions=settings.concurrent_executions,
             base_url=self.url,
         )
         self._pages = Pages(
@@ -161,7 +184,7 @@ class Lambstead:
         )
         self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA})
         self._http = HttpServer(self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm))
-        self._looping: asyncio.Task[None] | None = None
+        self._looping: list[asyncio.Task[None]] = []
 
     @classmethod
     async def build(cls, settings: Settings, listener: socket.socket) -> "Lambstead":
@@ -171,20 +194,34 @@ class Lambstead:
     async def start(self) -> None:
         """Clear away what a killed server left behind, then serve."""
         await asyncio.to_thread(self.driver.sweep)
-        used = await self.store.read(lambda reader: list(reader.packages()))
-        swept = await self.packages.sweep(used)
+        used, stacks = await self.store.read(
+            lambda reader: ([*reader.packages(), *reader.layer_packages()], list(reader.layer_stacks()))
+        )
+        swept = await self.packages.sweep(used, stacks)
         if swept:
             log.info("packages-swept", extra={"count": swept})
         await self.agents.listen(self._socket)
-        self._looping = asyncio.create_task(self.loop.run(), name="provisioning")
+        await self.events.start()
+        self._looping = [
+            asyncio.create_task(loop.run(), name=name)
+            for name, loop in {
+                "provisioning": self.loop,
+                "event invokes": self.event_loop,
+                "event sources": self.event_source_loop,
+            }.items()
+        ]
         await self._http.start(self._listener)
 
     async def stop(self) -> None:
         """Let running requests finish for a while, end every instance, close the store."""
-        await self._http.stop(self.settings.stop_wait)
-        if self._looping is not None:
-            self._looping.cancel()
-            await asyncio.wait([self._looping])
+        await asyncio.gather(
+            self._http.stop(self.settings.stop_wait),
+            self.events.stop(self.settings.stop_wait),
+        )
+        for task in self._looping:
+            task.cancel()
+        if self._looping:
+            await asyncio.wait(self._looping)
         await self.driver.close()
         await self.agents.close()
         self.records.write_now()
@@ -200,8 +237,11 @@ class Lambstead:
     async def _reconcile(self) -> timedelta | None:
         return await self.provisioning.reconcile()
 
+    async def _run_events(self) -> timedelta | None:
+        return await self.events.reconcile()
+
     async def _status(self) -> dict[str, object]:
-        return await status(self.settings, self.url, self.store, self.provisioning, self.invoker)
+        return await status(self.settings, self.url, self.store, self.provisioning, self.invoker, self.events)
 
     def _examine(self) -> list[Check]:
         return examine(self.settings.data_dir, self.settings.runtimes_dir)
@@ -209,6 +249,20 @@ class Lambstead:
     async def _reset(self) -> None:
         await self.store.write(lambda tx: tx.delete_everything())
         self.loop.poke()
+
+
+def _destinations(settings: Settings) -> AwsDestinations:
+    return AwsDestinations(
+        {
+            "sqs": settings.endpoint_url_sqs,
+            "sns": settings.endpoint_url_sns,
+            "events": settings.endpoint_url_eventbridge,
+            "s3": settings.endpoint_url_s3,
+        },
+        settings.region,
+        settings.access_key_id,
+        settings.secret_access_key,
+    )
 
 
 def _folder(path: Path) -> Path:

@@ -15,6 +15,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, NamedTuple, NewType, cast, get_args
 
+from lambstead.core.account import CONCURRENT_EXECUTIONS
+
 Profile = Literal["dev", "faithful"]
 RuntimeClient = Literal["link", "official"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -76,6 +78,8 @@ class Settings:
     """Environments of a published version whose scaling config names no minimum."""
     slot_wait: timedelta
     """How long an invocation waits for a free slot before it is answered with 429."""
+    concurrent_executions: int
+    """Most invocations of on-demand functions at one time, reserved and provisioned concurrency included: AWS's account limit."""
     standard_environments: int
     """Most environments of on-demand functions (those without a capacity provider) that exist at one time."""
     idle_environment: timedelta
@@ -90,6 +94,17 @@ class Settings:
     """How fast a streamed response flows after its first 6 MiB."""
     stop_wait: timedelta
     """How long a clean stop lets running invocations finish."""
+    event_retry_delay: timedelta
+    """How long an asynchronous invocation waits after the function's first error; twice as long after the second."""
+    event_backoff_first: timedelta
+    """How long an asynchronous invocation waits that was throttled or hit by a failure of the platform; doubled every time, up to …"""
+    event_backoff_most: timedelta
+    """… this long."""
+    endpoint_url_sqs: str
+    """Where queues are that get invocation records and dead letters; empty for nowhere. Likewise the next three."""
+    endpoint_url_sns: str
+    endpoint_url_eventbridge: str
+    endpoint_url_s3: str
 
     @property
     def authority(self) -> str:
@@ -122,6 +137,7 @@ class Settings:
             secret_access_key=sources.matching("secret_access_key", "lambstead", r"[\w+/=]{1,256}", "lambstead"),
             min_environments=sources.integer("min_environments", defaults.min_environments, 1, MAX_ENVIRONMENTS),
             slot_wait=sources.duration("slot_wait", timedelta(seconds=2), timedelta(0), timedelta(minutes=1)),
+            concurrent_executions=sources.integer("concurrent_executions", CONCURRENT_EXECUTIONS, 1, 1_000_000),
             standard_environments=sources.integer("standard_environments", 100, 1, 10_000),
             idle_environment=sources.duration(
                 "idle_environment", timedelta(minutes=10), timedelta(seconds=1), timedelta(hours=24)
@@ -137,6 +153,19 @@ class Settings:
             ),
             stream_kib_per_second=sources.integer("stream_kib_per_second", 2048, 32, 65_536),
             stop_wait=sources.duration("stop_wait", timedelta(seconds=10), timedelta(0), timedelta(minutes=15)),
+            event_retry_delay=sources.duration(
+                "event_retry_delay", timedelta(minutes=1), timedelta(milliseconds=10), timedelta(hours=1)
+            ),
+            event_backoff_first=sources.duration(
+                "event_backoff_first", timedelta(seconds=1), timedelta(milliseconds=10), timedelta(minutes=5)
+            ),
+            event_backoff_most=sources.duration(
+                "event_backoff_most", timedelta(minutes=5), timedelta(milliseconds=10), timedelta(hours=1)
+            ),
+            endpoint_url_sqs=sources.url("endpoint_url_sqs"),
+            endpoint_url_sns=sources.url("endpoint_url_sns"),
+            endpoint_url_eventbridge=sources.url("endpoint_url_eventbridge"),
+            endpoint_url_s3=sources.url("endpoint_url_s3"),
         )
         sources.refuse_unknown([each.name for each in fields(cls)])
         return settings
@@ -217,6 +246,10 @@ class _Sources:
             shown = "the value" if key in _SECRETS else _shown(value)
             raise SettingsError(f"{place}: {shown} does not look like one; an example is {example}.")
         return value
+
+    def url(self, key: str) -> str:
+        """An http or https URL without a path; empty if nobody names one."""
+        return self.matching(key, "", r"https?://[A-Za-z0-9.\-\[\]:]+/?", "http://127.0.0.1:9324")
 
     def loopback(self, key: str, default: str) -> str:
         """An address of this machine that no other machine can reach."""

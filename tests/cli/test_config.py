@@ -41,6 +41,7 @@ def test_defaults() -> None:
     assert settings.profile == "dev"
     assert settings.slot_wait == timedelta(seconds=2)
     assert settings.standard_environments == 100
+    assert settings.concurrent_executions == 1000
     assert settings.idle_environment == timedelta(minutes=10)
 
 

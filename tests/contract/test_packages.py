@@ -24,9 +24,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from lambstead.core.account import UNZIPPED_CODE_BYTES, ZIPPED_CODE_BYTES
 from lambstead.core.errors import InvalidParameterValue, RequestEntityTooLarge
 from lambstead.core.functions import CodePackage
-from lambstead.store.packages import MAX_DEPTH, MAX_ENTRIES, MAX_UNZIPPED_BYTES, MAX_ZIPPED_BYTES, DiskPackages, extract
+from lambstead.store.packages import MAX_DEPTH, MAX_ENTRIES, DiskPackages, extract
 from lambstead.store.port import Packages
 
 NOT_A_ZIP = "Could not unzip uploaded file. Please check your file, then try to upload again."
@@ -173,12 +174,69 @@ def test_sweeping_keeps_what_is_used_and_nothing_else(kept: Packages, folder: Pa
     unused, _ = asyncio.run(_put(kept, zipped(("other", b""))))
     (folder / ".new-left-by-a-crash").mkdir()
     (folder / ".new-left-by-a-crash" / "half").write_bytes(b"x")
-    assert asyncio.run(kept.sweep([used.sha256])) == 3
+    assert asyncio.run(kept.sweep([used.sha256], [])) == 3
     assert kept.archive(used).is_file()
     assert not kept.archive(unused).exists()
     assert len(list(folder.iterdir())) == 2
-    assert asyncio.run(kept.sweep([])) == 2
+    assert asyncio.run(kept.sweep([], [])) == 2
     assert list(folder.iterdir()) == []
+
+
+def test_a_stack_is_its_packages_laid_over_one_another_in_their_order(kept: Packages, folder: Path) -> None:
+    lower = zipped(
+        *(("a", b"lower"), ("only-lower", b"1"), ("folder/x", b"lower"), ("folder/y", b"2"), ("was-file", b"f")),
+        *(("was-folder/deep/z", b"3"), ("target", b"t"), link("was-link", "target"), link("points", "target")),
+    )
+    upper = zipped(
+        *(("a", b"upper"), ("folder/x", b"upper"), ("was-file/now", b"folder"), ("was-folder", b"file")),
+        *(("was-link/inside", b"4"), ("b", b"5"), link("links", "folder/x")),
+    )
+
+    async def story() -> tuple[Path, Path, CodePackage, CodePackage]:
+        one, two = await kept.put(lower), await kept.put(upper)
+        return await kept.stacked([one, two]), await kept.stacked([two, one]), one, two
+
+    stack, turned, one, two = asyncio.run(story())
+    assert files(stack) == {
+        "a": b"upper",
+        "only-lower": b"1",
+        "folder/x": b"upper",
+        "folder/y": b"2",
+        "was-file/now": b"folder",
+        "was-folder": b"file",
+        "target": b"t",
+        "was-link/inside": b"4",
+        "b": b"5",
+    }
+    assert {name: os.readlink(stack / name) for name in ("points", "links")} == {
+        "points": "target",
+        "links": "folder/x",
+    }
+    assert (turned / "a").read_bytes() == b"lower"
+    assert turned != stack
+    assert files(asyncio.run(kept.unpacked(one)))["a"] == b"lower", "the packages are as they were"
+    assert files(asyncio.run(kept.unpacked(two)))["was-folder"] == b"file"
+
+
+def test_a_stack_is_made_once_swept_when_unused_and_made_again(kept: Packages, folder: Path) -> None:
+    one, _ = asyncio.run(_put(kept, GOOD))
+    two, _ = asyncio.run(_put(kept, zipped(("other", b""))))
+
+    async def stacks() -> set[Path]:
+        return set(await asyncio.gather(*(kept.stacked([one, two]) for _ in range(8))))
+
+    (stack,) = asyncio.run(stacks())
+    used = [one.sha256, two.sha256]
+    assert asyncio.run(kept.sweep(used, [[one, two]])) == 0
+    assert asyncio.run(kept.sweep(used, [[two, one]])) == 1
+    assert not stack.exists()
+    assert asyncio.run(kept.stacked([one, two])) == stack
+    assert stack.is_dir()
+
+
+def test_the_unzipped_size_is_that_of_all_files(kept: Packages) -> None:
+    package, _ = asyncio.run(_put(kept, zipped(("a", b"x" * 1000), ("b/c", b"y" * 234))))
+    assert asyncio.run(kept.unzipped_bytes(package)) == 1234
 
 
 # --- what is refused ----------------------------------------------------------------------------------------------------------
@@ -266,7 +324,7 @@ BAD: dict[str, Callable[[], bytes]] = {
     "wrong-checksum": lambda: _patched(16, b"\0\0\0\0"),
     "local-header-elsewhere": lambda: _patched(42, b"\xf0\xff\xff\x0f"),
     "local-header-in-the-last-byte": lambda: _patched(42, struct.pack("<L", len(GOOD) - 3)),
-    "bomb": lambda: _announcing(MAX_UNZIPPED_BYTES),
+    "bomb": lambda: _announcing(UNZIPPED_CODE_BYTES),
     "announces-too-much": lambda: _announcing(1000),
     "announces-too-little": lambda: _announcing(10),
     "too-many-entries": lambda: _directory_only(MAX_ENTRIES + 1),
@@ -275,7 +333,7 @@ BAD: dict[str, Callable[[], bytes]] = {
     "corrupt-deflate": lambda: _corrupt(zipfile.ZIP_DEFLATED),
     "corrupt-bzip2": lambda: _corrupt(zipfile.ZIP_BZIP2),
     "corrupt-lzma": lambda: _corrupt(zipfile.ZIP_LZMA),
-    "larger-than-may-be-sent": lambda: bytes(MAX_ZIPPED_BYTES + 1),
+    "larger-than-may-be-sent": lambda: bytes(ZIPPED_CODE_BYTES + 1),
 }
 
 

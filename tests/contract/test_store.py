@@ -44,6 +44,7 @@ from lambstead.core.functions import (
 )
 from lambstead.core.scaling import ScalingBounds
 from lambstead.store.port import Position, Reader, Store, Transaction
+from lambstead.store.sql import load_migrations
 from lambstead.store.sqlite import SchemaTooNew, SqliteStore, connect, migrate
 
 T = TypeVar("T")
@@ -853,10 +854,13 @@ def tables(path: Path) -> set[str]:
 def test_migrations_make_the_schema_from_nothing_and_do_nothing_the_second_time(tmp_path: Path) -> None:
     path = tmp_path / "lambstead.db"
     migrate(path)
-    assert tables(path) == {"migrations", "functions", "versions", "aliases", "capacity_providers", "tags"}
+    assert tables(path) >= {"migrations", "functions", "versions", "aliases", "capacity_providers", "tags"}
+    before = tables(path)
     migrate(path)
+    assert tables(path) == before
     with contextlib.closing(connect(path)) as connection:
-        assert connection.execute("SELECT name FROM migrations").fetchall() == [("0001_pre_functions",)]
+        done = connection.execute("SELECT name FROM migrations ORDER BY name").fetchall()
+        assert [name for (name,) in done] == [name for name, _ in load_migrations("lambstead.store", "migrations")]
         assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
         settings_ = [connection.execute(f"PRAGMA {name}").fetchone()[0] for name in ("journal_mode", "synchronous")]
         assert settings_ == ["wal", 2]

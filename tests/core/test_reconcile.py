@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from tests.samples import AT, latest, managed, provider, published, serving, standard
 
+from lambstead.core.aliases import Alias
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.catalogue import LAMBDA_OWNED, InstanceType
+from lambstead.core.concurrency import Allocation, AllocationStatus, ProvisionedConcurrency
 from lambstead.core.errors import IllegalTransition
 from lambstead.core.fleet import Environment, Failure, Fleet, Instance, InstancePhase, Phase, PublicationKey
 from lambstead.core.functions import (
@@ -38,15 +40,18 @@ from lambstead.core.functions import (
 )
 from lambstead.core.placement import Demand, Nowhere, place
 from lambstead.core.reconcile import (
+    LAUNCH_LIMIT,
     Desired,
     DrainEnvironment,
     LaunchInstance,
+    NoteAllocation,
     NoteDrained,
     NoteFailed,
     NoteReady,
     NoteRemoved,
     Order,
     Policy,
+    Provision,
     StartEnvironment,
     StopEnvironment,
     TerminateInstance,
@@ -78,6 +83,9 @@ class World:
         self.providers = {p.name: p for p in providers}
         self.versions = {(v.function, v.version): v for v in versions}
         self.demand: dict[PublicationKey, int] = {}
+        self.provisioned: dict[str, ProvisionedConcurrency] = {}
+        """Of the standard function `s`, by qualifier."""
+        self.alias: Alias | None = None
         self.busy: dict[str, int] = {}
         self.crowded = False
         """True while an invocation arrives at an environment in the moment before it is drained."""
@@ -96,12 +104,25 @@ class World:
                 for key, e in self.fleet.environments.items()
             },
         )
-        desired = Desired(tuple(self.versions.values()), self.providers, "us-east-1", dict(self.demand))
+        desired = Desired(
+            tuple(self.versions.values()), self.providers, "us-east-1", dict(self.demand), self.provisions()
+        )
         orders = plan(desired, self.fleet, POLICY, self._ids, self.now)
         for order in orders:
             self._carry_out(order)
         self.orders += orders
         return orders
+
+    def provisions(self) -> tuple[Provision, ...]:
+        aliases = {self.alias.name: self.alias} if self.alias else {}
+        return tuple(Provision(config, config.shares(aliases.get(q))) for q, config in self.provisioned.items())
+
+    def provision(self, qualifier: str, count: int) -> None:
+        """PutProvisionedConcurrencyConfig, or its deletion for 0."""
+        if count:
+            self.provisioned[qualifier] = ProvisionedConcurrency("s", qualifier, count, AT)
+        else:
+            self.provisioned.pop(qualifier, None)
 
     def _carry_out(self, order: Order) -> None:
         match order:
@@ -123,7 +144,8 @@ class World:
                 assert environment.phase is not Phase.READY, "stopped without being drained"
                 self.fleet = self.fleet.phase(environment_id, Phase.STOPPING)
             case TerminateInstance(instance_id, _):
-                assert not any(self.fleet.on(instance_id))
+                never_up = self.fleet.instances[instance_id].phase is InstancePhase.LAUNCHING
+                assert never_up or not any(self.fleet.on(instance_id))
                 self.fleet = self.fleet.terminating(instance_id)
             case NoteReady(key, bounds, asked):
                 before = self.versions[key.function, key.version]
@@ -141,6 +163,10 @@ class World:
             case NoteRemoved(function, version):
                 assert not self.of_version(function, version)
                 del self.versions[function, version]
+            case NoteAllocation(config, allocation):
+                assert self.provisioned[config.qualifier] == config
+                assert allocation != config.allocation, "a note that changes nothing would be written for ever"
+                self.provisioned[config.qualifier] = replace(config, allocation=allocation)
             case _:
                 assert_never(order)
 
@@ -490,6 +516,82 @@ def test_an_idle_standard_environment_is_kept_for_a_while() -> None:
     assert [type(order) for order in world.plan()] == [DrainEnvironment]
 
 
+def _provisioning(count: int, qualifier: str = "1") -> World:
+    world = World(serving(standard(), "1", function="s"), serving(standard(), "2", function="s"))
+    world.provision(qualifier, count)
+    return world
+
+
+def test_provisioned_environments_are_kept_however_long_nobody_uses_them() -> None:
+    world = _provisioning(2)
+    world.settle()
+    assert world.provisioned["1"].allocation == Allocation(AllocationStatus.READY, 2)
+    world.now += 10 * POLICY.idle_environment
+    assert world.plan() == []
+    assert len(world.ready("s", "1")) == 2
+    world.provision("1", 1)
+    world.settle()
+    assert len(world.ready("s", "1")) == 1
+    world.provision("1", 0)
+    world.settle()
+    assert not world.fleet.instances
+
+
+def test_invocations_beyond_the_provisioned_ones_get_environments_on_demand_which_end_again() -> None:
+    world = _provisioning(1)
+    world.settle()
+    world.demand[PublicationKey("s", "1", 1)] = 3
+    world.plan()
+    assert Counter(e.provisioned for e in world.of_version("s", "1")) == {True: 1, False: 2}
+    world.demand.clear()
+    world.settle()
+    assert [e.provisioned for e in world.of_version("s", "1")] == [True]
+
+
+def test_an_invocation_does_not_wait_for_an_environment_that_is_only_being_provisioned() -> None:
+    world = _provisioning(1)
+    world.demand[PublicationKey("s", "1", 1)] = 1
+    world.plan()
+    assert Counter(e.provisioned for e in world.of_version("s", "1")) == {True: 1, False: 1}
+
+
+def test_an_alias_spreads_its_provisioned_concurrency_by_weight_and_takes_it_along() -> None:
+    world = _provisioning(4, "live")
+    world.alias = Alias("s", "live", "1", "r", second="2", second_weight=0.25)
+    world.settle()
+    assert (len(world.ready("s", "1")), len(world.ready("s", "2"))) == (3, 1)
+    world.alias = Alias("s", "live", "2", "r")
+    world.settle()
+    assert (len(world.ready("s", "1")), len(world.ready("s", "2"))) == (0, 4)
+    assert world.provisioned["live"].allocation == Allocation(AllocationStatus.READY, 4)
+
+
+def test_a_failing_init_fails_the_allocation_until_an_environment_is_ready() -> None:
+    world = _provisioning(2)
+    world.plan()
+    world.environment_ends(next(iter(world.fleet.environments)), failed=True)
+    world.plan()
+    failed = world.provisioned["1"].allocation
+    assert (failed.status, failed.reason) == (AllocationStatus.FAILED, "FUNCTION_ERROR_INIT_FAILURE")
+    world.settle()
+    assert world.provisioned["1"].allocation == Allocation(AllocationStatus.READY, 2)
+
+
+def test_more_than_there_is_room_for_fails_with_the_limit_and_heals_when_room_comes() -> None:
+    world = _provisioning(POLICY.standard_limit)
+    world.plan()
+    assert world.provisioned["1"].allocation == Allocation(), "all of them are on their way"
+    world.settle()
+    world.provision("2", 1)
+    world.settle()
+    allocation = world.provisioned["2"].allocation
+    assert (allocation.status, allocation.available) == (AllocationStatus.FAILED, 0)
+    assert f"at most {POLICY.standard_limit}" in allocation.reason
+    world.provision("1", 1)
+    world.settle()
+    assert world.provisioned["2"].allocation == Allocation(AllocationStatus.READY, 1)
+
+
 @pytest.mark.parametrize("version", [latest(standard()), published(managed())])
 def test_instances_that_do_not_come_up_are_not_launched_without_pause(version: FunctionVersion) -> None:
     world = World(version, providers=(provider(subnets=1),))
@@ -506,6 +608,51 @@ def test_instances_that_do_not_come_up_are_not_launched_without_pause(version: F
             world.instance_dies(instance_id)
     waits = [after - before for before, after in itertools.pairwise(moments)]
     assert waits == [0, 1, 3, 7, 15, 31, 60, 60, 60, 60, 60]
+
+
+def test_instances_that_stand_idle_make_room_for_what_needs_their_vcpus() -> None:
+    world = World(published(managed()), providers=(provider(max_vcpus=12),))
+    world.settle()
+    assert world.vcpus() == 12
+    world.versions.clear()
+    for _ in range(3):
+        world.plan()
+        world._succeed()
+    assert len(world.fleet.instances) == 3, "nothing runs, but the instances are kept for a while"
+    world.save(published(managed(memory_mb=16384), function="g"))
+    before = world.now
+    world.versions["g", LATEST_PUBLISHED] = replace(world.version("g"), bounds=ScalingBounds(1))
+    while world.version("g").state is State.PENDING:
+        world.plan()
+        world._succeed()
+    assert world.version("g").state is State.FAILED, "16 vCPUs of one instance are above the limit, and that is said"
+    assert world.now == before
+
+
+def test_a_smaller_instance_makes_room_for_a_larger_one_before_its_time() -> None:
+    world = World(published(managed(), bounds=ScalingBounds(1)), providers=(provider(max_vcpus=8),))
+    world.settle()
+    world.versions.clear()
+    for _ in range(3):
+        world.plan()
+        world._succeed()
+    assert world.vcpus() == 4
+    world.save(replace(published(managed(memory_mb=8192), function="g"), bounds=ScalingBounds(1)))
+    for _ in range(6):
+        world.plan()
+        world._succeed()
+    assert world.version("g").state is State.ACTIVE
+    assert world.now == START
+
+
+def test_an_instance_whose_agent_never_reports_is_given_up() -> None:
+    world = World(published(managed(), bounds=ScalingBounds(1)), providers=(provider(subnets=1),))
+    world.plan()
+    (instance,) = world.fleet.instances.values()
+    assert next_look(world.fleet, POLICY, world.now) == LAUNCH_LIMIT
+    world.now += LAUNCH_LIMIT
+    world.plan()
+    assert world.fleet.instances[instance.id].phase is InstancePhase.TERMINATING
 
 
 def test_a_publication_that_fails_is_retried_with_longer_and_longer_pauses() -> None:
@@ -618,6 +765,7 @@ class Fates(RuleBasedStateMachine):
     )
     def begin(self, subnets: int, max_vcpus: int, at_rest: bool) -> None:
         versions = [latest(standard(), function="s")]
+        versions += [serving(standard(), version, function="s") for version in ("1", "2")]
         for function, version in MANAGED:
             versions.append(published(managed(timeout_s=5), version, function=function))
         self.world = World(*versions, providers=(provider(subnets=subnets, max_vcpus=max_vcpus),))
@@ -661,6 +809,19 @@ class Fates(RuleBasedStateMachine):
     @rule(invocations=st.integers(0, 6))
     def invoke_standard(self, invocations: int) -> None:
         self.world.demand = {STANDARD: invocations} if invocations else {}
+
+    @rule(qualifier=st.sampled_from(["1", "2", "live"]), count=st.integers(0, 5), then_rest=st.booleans())
+    def provision(self, qualifier: str, count: int, then_rest: bool) -> None:
+        if qualifier == "live" and self.world.alias is None:
+            return
+        self.world.provision(qualifier, count)
+        if then_rest:
+            self.world.settle()
+
+    @rule(version=st.sampled_from(["1", "2"]), weight=st.sampled_from([0.0, 0.3, 1.0]))
+    def move_alias(self, version: str, weight: float) -> None:
+        second = {"1": "2", "2": "1"}[version] if weight else None
+        self.world.alias = Alias("s", "live", version, "r", second=second, second_weight=weight)
 
     # the machines
 
@@ -731,7 +892,10 @@ class Fates(RuleBasedStateMachine):
         assert version.state in (State.ACTIVE, State.FAILED, State.DEACTIVATED)
         assert not version.is_settling
         ready = self.world.ready(version.function, version.version)
-        if version.serving is None or not version.is_managed:
+        if not version.is_managed:
+            self._is_provisioned(version, ready)
+            return
+        if version.serving is None:
             assert not ready
             return
         assert {e.key.number for e in ready} <= {version.serving.number}
@@ -747,6 +911,25 @@ class Fates(RuleBasedStateMachine):
         assert all(e.is_whole for e in ready)
         assert not version.bounds_requested
         assert version.applied_bounds == POLICY.bounds(version)
+
+    def _is_provisioned(self, version: FunctionVersion, ready: list[Environment]) -> None:
+        """Left alone, a standard version has the environments that are provisioned for it, and no other, as far as the limit allows."""
+        shares = Counter[str]()
+        for provision in self.world.provisions():
+            shares.update(provision.shares)
+        assert all(e.provisioned for e in ready)
+        if shares.total() <= POLICY.standard_limit:
+            assert len(ready) == shares[version.version]
+            assert all(
+                c.allocation == Allocation(AllocationStatus.READY, c.requested) for c in self.world.provisioned.values()
+            )
+            return
+        assert len(ready) <= shares[version.version]
+        kept = [e for e in self.world.fleet.environments.values() if e.provisioned]
+        assert len(kept) == POLICY.standard_limit, "there is room, but not everything is provisioned"
+        available = sum(c.allocation.available for c in self.world.provisioned.values())
+        assert available == POLICY.standard_limit
+        assert AllocationStatus.FAILED in {c.allocation.status for c in self.world.provisioned.values()}
 
     def _nothing_is_left_over(self) -> None:
         wanted = {key_of(v, v.serving) for v in self.world.versions.values() if v.serving is not None}

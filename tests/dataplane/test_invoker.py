@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.samples import managed
+from tests.samples import created, managed, serving
 
 from lambstead.api.lambda_invoke import MAX_CLIENT_CONTEXT_BYTES, decoded_client_context
 from lambstead.core.arn import LATEST_PUBLISHED, Realm
@@ -69,11 +69,15 @@ async def connected(invoker: Invoker, environment_id: str) -> Executor:
 
 
 def run(tmp_path: Path, story: Callable[[Invoker], Awaitable[None]]) -> None:
+    run_with_store(tmp_path, lambda invoker, _: story(invoker))
+
+
+def run_with_store(tmp_path: Path, story: Callable[[Invoker, SqliteStore], Awaitable[None]]) -> None:
     async def told() -> None:
         store = await SqliteStore.open(tmp_path / "lambstead.db")
         try:
             invoker = Invoker(Routes(store), Realm(), Limits(0.2, 0.2, 10), PlatformRecords(), lambda: None)
-            await asyncio.wait_for(story(invoker), 30)
+            await asyncio.wait_for(story(invoker, store), 30)
         finally:
             await store.close()
 
@@ -113,6 +117,29 @@ def test_an_invocation_that_one_environment_rejects_runs_in_another(tmp_path: Pa
         two.link.close()
 
     run(tmp_path, story)
+
+
+def test_whoever_waits_for_a_publication_that_is_replaced_is_served_by_the_new_one(tmp_path: Path) -> None:
+    async def story(invoker: Invoker, store: SqliteStore) -> None:
+        invoker.expect("old", KEY, "zone", managed=True)
+        old = await connected(invoker, "old")
+        waiting = asyncio.ensure_future(invoker.invoke(TARGET, Invocation("r", b"{}")))
+        await asyncio.sleep(0)
+        renewed = managed(description="new")
+        successor = serving(renewed, target=2, serving=Publication(2, renewed))
+        await store.write(lambda tx: tx.save_version(created(managed())))
+        await store.write(lambda tx: tx.save_version(successor))
+        new_key = PublicationKey("f", LATEST_PUBLISHED, 2)
+        invoker.expect("new", new_key, "zone", managed=True)
+        new = await connected(invoker, "new")
+        new.offers(1)
+        invoker.drain("old")
+        new.answers(await new.frames.get(), b'"from new"')
+        assert (await waiting).payload == b'"from new"'
+        old.link.close()
+        new.link.close()
+
+    run_with_store(tmp_path, story)
 
 
 def test_stream_ids_stay_within_their_32_bits() -> None:

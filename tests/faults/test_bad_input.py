@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MODEL = ServiceModel(Loader().load_service_model("lambda", "service-2"), "lambda")
 SOURCE = "def handler(event, context):\n    return 1\n"
+REALM = "arn:aws:lambda:us-east-1:000000000000"
 HEADERS = {
     "Authorization": "AWS4-HMAC-SHA256 Credential=test/20260101/us-east-1/lambda/aws4_request, SignedHeaders=host, Signature=0"
 }
@@ -47,6 +48,21 @@ class Answered:
     status: int
     error_type: str
     body: bytes
+
+
+EVENT_SOURCE = {
+    "Enabled": True,
+    "BatchSize": 10,
+    "MaximumBatchingWindowInSeconds": 1,
+    "ParallelizationFactor": 2,
+    "DestinationConfig": {"OnFailure": {"Destination": "arn:aws:sqs:us-east-1:000000000000:q"}},
+    "MaximumRecordAgeInSeconds": 60,
+    "BisectBatchOnFunctionError": True,
+    "MaximumRetryAttempts": 1,
+    "TumblingWindowInSeconds": 1,
+    "FunctionResponseTypes": ["ReportBatchItemFailures"],
+    "FilterCriteria": {"Filters": [{"Pattern": '{"a": ["b"]}'}]},
+}
 
 
 def valid_parameters(provider: str) -> dict[str, dict[str, Any]]:
@@ -95,10 +111,82 @@ def valid_parameters(provider: str) -> dict[str, dict[str, Any]]:
         "PutFunctionScalingConfig": {
             "FunctionScalingConfig": {"MinExecutionEnvironments": 1, "MaxExecutionEnvironments": 2}
         },
+        "AddPermission": {
+            "StatementId": "s",
+            "Action": "lambda:InvokeFunction",
+            "Principal": "s3.amazonaws.com",
+            "SourceArn": "arn:aws:s3:::bucket",
+            "SourceAccount": "111111111111",
+            "EventSourceToken": "t",
+            "PrincipalOrgID": "o-1234567890",
+            "FunctionUrlAuthType": "NONE",
+            "InvokedViaFunctionUrl": True,
+        },
+        "PutResourcePolicy": {"Policy": "{}", "RevisionId": "0a1b2c3d-0000-4000-8000-000000000000"},
+        "PutFunctionConcurrency": {"ReservedConcurrentExecutions": 1},
+        "PutProvisionedConcurrencyConfig": {"ProvisionedConcurrentExecutions": 1},
+        **{
+            operation: {
+                "MaximumRetryAttempts": 1,
+                "MaximumEventAgeInSeconds": 60,
+                "DestinationConfig": {"OnSuccess": {"Destination": f"{REALM}:function:existing"}, "OnFailure": {}},
+            }
+            for operation in ("PutFunctionEventInvokeConfig", "UpdateFunctionEventInvokeConfig")
+        },
+        **{
+            operation: {
+                "AuthType": "NONE",
+                "InvokeMode": "BUFFERED",
+                "Cors": {"AllowCredentials": True, "AllowMethods": ["GET"], "AllowOrigins": ["*"], "MaxAge": 5},
+            }
+            for operation in ("CreateFunctionUrlConfig", "UpdateFunctionUrlConfig")
+        },
+        "CreateCodeSigningConfig": {
+            "AllowedPublishers": {"SigningProfileVersionArns": ["arn:aws:signer:us-east-1:000000000000:/x"]},
+            "CodeSigningPolicies": {"UntrustedArtifactOnDeployment": "Warn"},
+            "Description": "d",
+            "Tags": {"k": "v"},
+        },
+        "UpdateCodeSigningConfig": {
+            "AllowedPublishers": {"SigningProfileVersionArns": ["arn:aws:signer:us-east-1:000000000000:/x"]},
+            "CodeSigningPolicies": {"UntrustedArtifactOnDeployment": "Warn"},
+            "Description": "d",
+        },
+        "PutFunctionCodeSigningConfig": {"CodeSigningConfigArn": f"{REALM}:code-signing-config:csc-0123456789abcdef0"},
+        "PutRuntimeManagementConfig": {
+            "UpdateRuntimeOn": "Manual",
+            "RuntimeVersionArn": "arn:aws:lambda:us-east-1::runtime:x",
+        },
+        "PutFunctionRecursionConfig": {"RecursiveLoop": "Allow"},
+        "PublishLayerVersion": {
+            "Content": {"ZipFile": zipped},
+            "Description": "d",
+            "CompatibleRuntimes": ["python3.13"],
+            "CompatibleArchitectures": ["x86_64"],
+            "LicenseInfo": "MIT",
+        },
+        "AddLayerVersionPermission": {"StatementId": "s", "Action": "lambda:GetLayerVersion", "Principal": "*"},
+        "CreateEventSourceMapping": {
+            "FunctionName": "existing",
+            "EventSourceArn": "arn:aws:kinesis:us-east-1:000000000000:stream/s",
+            "StartingPosition": "LATEST",
+            **EVENT_SOURCE,
+        },
+        "UpdateEventSourceMapping": {"FunctionName": "existing", **EVENT_SOURCE},
     }
 
 
-LABELS = {"FunctionName": "missing", "CapacityProviderName": "missing", "Name": "missing"}
+LABELS = {
+    "FunctionName": "missing",
+    "CapacityProviderName": "missing",
+    "Name": "missing",
+    "StatementId": "missing",
+    "ResourceArn": f"{REALM}:function:missing",
+    "CodeSigningConfigArn": f"{REALM}:code-signing-config:csc-0123456789abcdef0",
+    "LayerName": "missing",
+    "VersionNumber": "1",
+    "UUID": "00000000-0000-0000-0000-000000000000",
+}
 
 
 def path_of(operation: str, provider: str, **labels: str) -> str:
@@ -107,7 +195,8 @@ def path_of(operation: str, provider: str, **labels: str) -> str:
     values = {**LABELS, "Resource": provider.replace("pool", "missing"), **labels}
     for name, value in values.items():
         path = path.replace("{" + name + "}", quote(value, safe="$"))
-    if operation in ("PutFunctionScalingConfig", "GetFunctionScalingConfig"):
+    shape = MODEL.operation_model(operation).input_shape
+    if shape is not None and "Qualifier" in shape.required_members:
         path += "?Qualifier=1"
     return str(path)
 
@@ -125,7 +214,7 @@ def wrong_values(shape: Shape) -> Iterator[tuple[str, Any]]:
             yield "an unknown enum value", "NoSuchValue"
         if limits.get("max", 1 << 30) < 100_000:
             yield "a text that is too long", "a" * (limits["max"] + 1)
-        if limits.get("pattern"):
+        if limits.get("pattern") not in (None, ".*", r"[\s\S]*"):
             yield "a text outside the pattern", "\t!\u2603\t"
         yield "a lone surrogate", "\ud800"
     elif shape.type_name in ("integer", "long", "double"):
@@ -188,11 +277,12 @@ def from_paths(provider: str) -> Iterator[Asked]:
     """Labels and query parameters outside their patterns, unknown paths, wrong methods."""
     for operation in LAMBDA:
         model = MODEL.operation_model(operation)
-        for label in ("FunctionName", "CapacityProviderName", "Name", "Resource"):
+        for label in ("Resource", *LABELS):
             if "{" + label + "}" in model.http["requestUri"]:
                 for wrong in ("%20", "a%00b", "%FF%FE", "x" * 400, "!", "..", "arn:aws:s3:::bucket", "%"):
                     path = str(model.http["requestUri"]).replace("{" + label + "}", wrong)
-                    path = path.replace("{FunctionName}", "missing").replace("{Name}", "missing")
+                    for name, value in LABELS.items():
+                        path = path.replace("{" + name + "}", quote(value, safe="$"))
                     yield Asked(f"{operation}: {label} is {wrong[:20]!r}", model.http["method"], path, b"{}")
         yield Asked(f"{operation}: wrong method", "PATCH", path_of(operation, provider), b"{}")
     for path in (
@@ -267,6 +357,14 @@ def everything(server: Server, aws: "LambdaClient") -> object:
         aws.get_function(FunctionName="existing")["Configuration"],
         aws.list_aliases(FunctionName="existing")["Aliases"],
         [p["CapacityProviderArn"] for p in aws.list_capacity_providers()["CapacityProviders"]],
+        aws.list_code_signing_configs()["CodeSigningConfigs"],
+        aws.list_layers()["Layers"],
+        aws.list_event_source_mappings()["EventSourceMappings"],
+        server.status()["events"],
+        aws.get_account_settings()["AccountLimit"],
+        aws.list_function_url_configs(FunctionName="existing")["FunctionUrlConfigs"],
+        aws.list_function_event_invoke_configs(FunctionName="existing")["FunctionEventInvokeConfigs"],
+        aws.get_function_recursion_config(FunctionName="existing")["RecursiveLoop"],
         sorted(path.name for path in (server.data / "packages").iterdir()),
     )
 

@@ -1,6 +1,6 @@
 """Reading requests that create or change a function's configuration."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -8,8 +8,9 @@ from lambstead.api.context import Context, Request
 from lambstead.core.arn import capacity_provider_name
 from lambstead.core.capacity import MIN_MANAGED_MEMORY_MB, ProviderState, Sizing
 from lambstead.core.configuration_rules import check_standard_size, check_variables, logging_config
-from lambstead.core.errors import DomainError, InvalidParameterValue, ResourceConflict, ResourceNotFound
-from lambstead.core.functions import CodePackage, Configuration, Logging, ManagedInstances
+from lambstead.core.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
+from lambstead.core.functions import CodePackage, Configuration, Layer, Logging, ManagedInstances
+from lambstead.core.layers import as_layer, check_unzipped, referenced
 from lambstead.core.runtimes import check_runtime
 from lambstead.store.port import Reader
 
@@ -17,7 +18,6 @@ RECORDED = ("DeadLetterConfig", "KMSKeyArn", "TracingConfig", "SnapStart")
 """Members that are kept and shown, but change nothing here."""
 
 NOT_YET: Mapping[str, str] = {
-    "Layers": "layers",
     "FileSystemConfigs": "file systems",
     "ImageConfig": "container images",
     "TenancyConfig": "tenant isolation",
@@ -26,12 +26,6 @@ NOT_YET: Mapping[str, str] = {
     "AcceleratorConfig": "accelerators",
 }
 """Members that would change how a function runs, and that this Lambstead cannot honour."""
-
-
-class CodeSigningConfigNotFound(DomainError):
-    """The named code signing configuration does not exist; none can be created yet."""
-
-    shape = "CodeSigningConfigNotFoundException"
 
 
 def refuse_what_cannot_be_honoured(request: Request) -> None:
@@ -43,10 +37,6 @@ def refuse_what_cannot_be_honoured(request: Request) -> None:
             )
     if request.get("PackageType") == "Image":
         raise InvalidParameterValue("This Lambstead does not support container images yet: upload a zip package.")
-    if request.get("CodeSigningConfigArn"):
-        raise CodeSigningConfigNotFound(
-            f"The Lambda code signing configuration {request['CodeSigningConfigArn']} can not be found."
-        )
     if any((request.get("VpcConfig") or {}).values()):
         raise InvalidParameterValue(
             "This Lambstead does not support VpcConfig on functions yet: functions use this machine's network."
@@ -66,6 +56,21 @@ async def package_from(context: Context, code: Mapping[str, Any]) -> CodePackage
     if not archive:
         raise InvalidParameterValue("Please provide a source for function code.")
     return await context.packages.put(archive)
+
+
+async def layers_from(context: Context, arns: Sequence[str]) -> tuple[Layer, ...]:
+    """The layers that a request names. Raises what AWS answers to layers that cannot be had."""
+    refs = referenced(arns, context.realm)
+    return await context.store.read(
+        lambda reader: tuple(as_layer(ref, reader.layer_version(ref.name, ref.number)) for ref in refs)
+    )
+
+
+async def check_size(context: Context, configuration: Configuration) -> None:
+    """Raise InvalidParameterValue when the function and its layers are too large together, unzipped."""
+    if configuration.layers:
+        packages = (configuration.code, *(layer.code for layer in configuration.layers))
+        check_unzipped(sum([await context.packages.unzipped_bytes(package) for package in packages]))
 
 
 def created(context: Context, name: str, request: Request, code: CodePackage) -> Configuration:

@@ -72,8 +72,14 @@ class Context:
     invocations: Invocations
     poke: Callable[[], None]
     """Wakes the control loops after a write that gave them something to do."""
+    wake_events: Callable[[], None]
+    """Wakes the loop that runs asynchronous invocations, after one was queued."""
+    wake_event_sources: Callable[[], None]
+    """Wakes the loop of event source mappings, after one was changed."""
     default_minimum: int
     """Environments of a version whose scaling nobody configured."""
+    concurrent_executions: int
+    """The account's limit of standard invocations at once."""
     base_url: str
     """Where clients reach this server; for links in answers."""
 
@@ -92,6 +98,10 @@ class Context:
     def new_revision(self) -> str:
         """A fresh RevisionId."""
         return str(uuid.uuid4())
+
+    def new_id(self) -> str:
+        """32 random hexadecimal digits."""
+        return uuid.uuid4().hex
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,6 @@
 """Domain data as documents of the API: the other direction of reading requests."""
 
+import base64
 import hashlib
 from typing import Any
 
@@ -8,7 +9,9 @@ import msgspec
 from lambstead.core.aliases import Alias
 from lambstead.core.arn import LATEST, Realm
 from lambstead.core.capacity import CapacityProvider
+from lambstead.core.event_sources import KINDS, EventSourceMapping, Kind
 from lambstead.core.functions import Configuration, FunctionVersion, ManagedInstances
+from lambstead.core.layers import LayerVersion
 from lambstead.core.scaling import ScalingBounds
 
 Document = dict[str, Any]  # Any: documents typed by the service model
@@ -42,6 +45,8 @@ def function_configuration(
     }
     if configuration.variables is not None:
         document["Environment"] = {"Variables": dict(configuration.variables)}
+    if configuration.layers:
+        document["Layers"] = [{"Arn": layer.arn, "CodeSize": layer.code.size_bytes} for layer in configuration.layers]
     if configuration.managed:
         document["CapacityProviderConfig"] = _capacity_provider_config(configuration.managed, realm)
         document["ConfigSha256"] = hashlib.sha256(msgspec.json.encode(configuration, order="sorted")).hexdigest()
@@ -131,6 +136,56 @@ def capacity_provider(provider: CapacityProvider, realm: Realm) -> Document:
         "PropagateTags": provider.propagated_tags,
         "TelemetryConfig": provider.telemetry,
     }
+
+
+def layer_version(version: LayerVersion, realm: Realm, base_url: str) -> Document:
+    """What PublishLayerVersion and GetLayerVersion answer: the item of a list, with content and owner."""
+    code = version.code
+    return {
+        **layer_versions_item(version, realm),
+        "LayerArn": realm.layer_arn(version.layer),
+        "Content": {
+            "Location": f"{base_url}/_lambstead/code/{base64.b64decode(code.sha256).hex()}.zip",
+            "CodeSha256": code.sha256,
+            "CodeSize": code.size_bytes,
+        },
+    }
+
+
+def layer_versions_item(version: LayerVersion, realm: Realm) -> Document:
+    """LayerVersionsListItem."""
+    return {
+        "LayerVersionArn": realm.layer_arn(version.layer, version.number),
+        "Version": version.number,
+        "Description": version.description,
+        "CreatedDate": version.created,
+        "CompatibleRuntimes": _listed(version.runtimes),
+        "CompatibleArchitectures": _listed(version.architectures),
+        "LicenseInfo": version.license,
+    }
+
+
+def _listed(items: tuple[str, ...] | None) -> list[str] | None:
+    """An empty list was given as one and is shown as one; None was not given."""
+    return None if items is None else list(items)
+
+
+def event_source_mapping(mapping: EventSourceMapping, realm: Realm) -> Document:
+    """EventSourceMappingConfiguration. Which members there are depends on the kind of the source."""
+    document: Document = {
+        "UUID": mapping.id,
+        "EventSourceMappingArn": realm.event_source_mapping_arn(mapping.id),
+        "FunctionArn": mapping.ref.arn(realm),
+        "LastModified": mapping.last_modified,
+        "State": mapping.state,
+        "StateTransitionReason": mapping.reason,
+        **mapping.parameters,
+    }
+    if mapping.kind is not Kind.SELF_MANAGED_KAFKA:
+        document["EventSourceArn"] = mapping.source
+    if KINDS[mapping.kind].shows_last_result:
+        document["LastProcessingResult"] = "No records processed"
+    return document
 
 
 def scaling_config(bounds: ScalingBounds) -> Document:

@@ -71,7 +71,9 @@ async def update_alias(context: Context, request: Request, call: Call) -> Respon
         tx.save_alias(changed)
         return changed
 
-    return alias_configuration(await context.store.write(work), context.realm)
+    changed = await context.store.write(work)
+    context.poke()  # provisioned concurrency moves with its alias
+    return alias_configuration(changed, context.realm)
 
 
 def _changed(alias: Alias, request: Request, revision_id: str) -> Alias:
@@ -93,6 +95,7 @@ async def delete_alias(context: Context, request: Request, call: Call) -> Respon
     ref = FunctionRef.parse(request["FunctionName"], context.realm)
     # Deleting an alias that is not there succeeds on AWS too.
     await context.store.write(lambda tx: tx.delete_alias(ref.name, request["Name"]))
+    context.poke()  # its provisioned concurrency ends
     return {}
 
 

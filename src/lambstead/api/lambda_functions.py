@@ -1,20 +1,24 @@
 """Functions: create, read, update, delete, list."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from lambstead.api import configurations
 from lambstead.api.context import Call, Context, Request, Response
 from lambstead.api.documents import function_configuration, qualified
+from lambstead.api.lambda_code_signing import find_code_signing_config
 from lambstead.api.lambda_versions import publish_in
 from lambstead.api.lists import DEFAULT_PAGE, decode_marker, page
+from lambstead.api.qualifiers import functions_only
 from lambstead.core.arn import LATEST, FunctionRef
+from lambstead.core.code_signing import CodeSigningConfig, config_not_found, refuse_unsigned
 from lambstead.core.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound, ValidationError
 from lambstead.core.functions import (
     CREATING,
     CodePackage,
     Configuration,
     DeletionRequested,
+    FunctionSettings,
     FunctionVersion,
     State,
     Updated,
@@ -24,6 +28,7 @@ from lambstead.core.functions import (
     refuse_while_settling,
 )
 from lambstead.core.invocations import FunctionSnapshot
+from lambstead.core.runtime_management import refuse_other_runtime
 from lambstead.store.port import Reader, Transaction
 
 MAX_FUNCTION_NAME = 64
@@ -40,8 +45,16 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
     _refuse_publish_to_alone(request)
     placeholder = CodePackage("", 0)
     sketch = configurations.created(context, name, request, placeholder)
-    await context.store.read(lambda reader: _refuse_existing(context, reader, name, sketch))
-    configuration = replace(sketch, code=await configurations.package_from(context, request["Code"]))
+    signing = request.get("CodeSigningConfigArn")
+
+    def check(reader: Reader) -> None:
+        _refuse_existing(context, reader, name, sketch)
+        refuse_unsigned(_code_signing(context, reader, signing) if signing else None)
+
+    await context.store.read(check)
+    layers = await configurations.layers_from(context, request.get("Layers") or ())
+    configuration = replace(sketch, code=await configurations.package_from(context, request["Code"]), layers=layers)
+    await configurations.check_size(context, configuration)
 
     def work(tx: Transaction) -> FunctionVersion:
         _refuse_existing(context, tx, name, configuration)
@@ -57,12 +70,23 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
         )
         tx.save_version(latest)
         tx.add_tags(context.realm.function_arn(name), request.get("Tags") or {})
+        if signing:
+            config = _code_signing(context, tx, signing)
+            refuse_unsigned(config)
+            tx.save_settings(name, FunctionSettings(code_signing_config=config.id))
         return publish_in(context, tx, latest, request) if request.get("Publish") else latest
 
     version = await context.store.write(work)
     context.poke()
     # AWS answers with the unqualified ARN even for the version it published; only managed versions carry theirs.
     return function_configuration(version, context.realm, qualified(version) if version.is_managed else None)
+
+
+def _code_signing(context: Context, reader: Reader, arn: str) -> CodeSigningConfig:
+    config = find_code_signing_config(context, reader, arn)
+    if config is None:
+        raise config_not_found(arn)
+    return config
 
 
 def _refuse_existing(context: Context, reader: Reader, name: str, configuration: Configuration) -> None:
@@ -80,13 +104,19 @@ def _refuse_publish_to_alone(request: Request) -> None:
 
 async def get_function(context: Context, request: Request, call: Call) -> Response:
     ref = FunctionRef.parse(request["FunctionName"], context.realm, request.get("Qualifier"))
-    version = await context.store.read(lambda reader: find(context, reader, ref))
-    tags = await context.store.read(lambda reader: reader.tags(context.realm.function_arn(ref.name)))
+
+    def work(reader: Reader) -> tuple[FunctionVersion, Mapping[str, str], int | None]:
+        version = find(context, reader, ref)
+        reserved = reader.settings(ref.name).reserved_concurrency
+        return version, reader.tags(context.realm.function_arn(ref.name)), reserved
+
+    version, tags, reserved = await context.store.read(work)
     archive = context.packages.archive(version.configuration.code)
     return {
         "Configuration": function_configuration(version, context.realm, ref.qualifier),
         "Code": {"RepositoryType": "S3", "Location": f"{context.base_url}/_lambstead/code/{archive.name}"},
         "Tags": dict(tags) or None,
+        "Concurrency": None if reserved is None else {"ReservedConcurrentExecutions": reserved},
     }
 
 
@@ -114,8 +144,14 @@ async def update_function_code(context: Context, request: Request, call: Call) -
     ref = _unpublished(context, request)
     if request.get("PublishTo") and not request.get("Publish"):
         raise InvalidParameterValue("PublishTo needs Publish: set Publish to true, or leave PublishTo out.")
-    before = await context.store.read(lambda reader: find(context, reader, ref))
+
+    def check(reader: Reader) -> tuple[FunctionVersion, CodeSigningConfig | None]:
+        signing = reader.settings(ref.name).code_signing_config
+        return find(context, reader, ref), reader.code_signing_config(signing) if signing else None
+
+    before, signing_config = await context.store.read(check)
     _refuse_update(context, before, request)
+    refuse_unsigned(signing_config)
     code = await configurations.package_from(
         context, {k: v for k, v in request.items() if k in ("ZipFile", "S3Bucket", "S3Key", "ImageUri")}
     )
@@ -124,6 +160,7 @@ async def update_function_code(context: Context, request: Request, call: Call) -
     def changed(latest: FunctionVersion) -> Configuration:
         return replace(latest.configuration, code=code, architecture=architecture)
 
+    await configurations.check_size(context, changed(before))
     if request.get("DryRun"):
         return function_configuration(replace(before, configuration=changed(before)), context.realm, None)
 
@@ -139,26 +176,35 @@ async def update_function_code(context: Context, request: Request, call: Call) -
 async def update_function_configuration(context: Context, request: Request, call: Call) -> Response:
     ref = _unpublished(context, request)
     configurations.refuse_what_cannot_be_honoured(request)
-    latest = await context.store.write(
-        lambda tx: _save_update(
-            context,
-            tx,
-            ref,
-            request,
-            lambda latest: configurations.updated(context, ref.name, request, latest.configuration),
-        )
-    )
+    before = await context.store.read(lambda reader: find(context, reader, ref))
+    layers = before.configuration.layers
+    if "Layers" in request:
+        layers = await configurations.layers_from(context, request["Layers"])
+        await configurations.check_size(context, replace(before.configuration, layers=layers))
+
+    def work(tx: Transaction) -> FunctionVersion:
+        def changed(latest: FunctionVersion) -> Configuration:
+            after = _reconfigured(context, tx, latest, request)
+            return replace(after, layers=layers) if "Layers" in request else after
+
+        return _save_update(context, tx, ref, request, changed)
+
+    latest = await context.store.write(work)
     context.poke()
     return function_configuration(latest, context.realm, None)
+
+
+def _reconfigured(context: Context, reader: Reader, latest: FunctionVersion, request: Request) -> Configuration:
+    before = latest.configuration
+    pinned = reader.runtime_management(latest.function, LATEST)
+    refuse_other_runtime(pinned, before.runtime, request.get("Runtime", before.runtime))
+    return configurations.updated(context, latest.function, request, before)
 
 
 def _unpublished(context: Context, request: Request) -> FunctionRef:
     ref = FunctionRef.parse(request["FunctionName"], context.realm)
     if ref.qualifier not in (None, LATEST):
-        raise InvalidParameterValue(
-            "This operation is permitted on Lambda functions only. Aliases and versions do not support this operation. "
-            "Please specify either a function name or an unqualified function ARN."
-        )
+        raise functions_only()
     return FunctionRef(ref.name)
 
 

@@ -1,4 +1,4 @@
-"""Invoke: RequestResponse and DryRun."""
+"""Invoke: RequestResponse, Event and DryRun; InvokeAsync, which is Event by its older name."""
 
 import base64
 import binascii
@@ -7,9 +7,12 @@ import msgspec
 
 from lambstead.api.context import Call, Context, Request, Response
 from lambstead.core.arn import FunctionRef
-from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent, NotImplementedYet
+from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent
+from lambstead.core.event_queue import QueuedEvent, check_payload_size, check_room
 from lambstead.core.invocations import Target
+from lambstead.core.lineage import arrive
 from lambstead.core.traces import trace_header
+from lambstead.store.port import Transaction
 
 MAX_CLIENT_CONTEXT_BYTES = 3583
 """Lambda API reference, Invoke, ClientContext. Beyond any limit it would not fit the head of a frame on the invocation link."""
@@ -18,8 +21,6 @@ MAX_CLIENT_CONTEXT_BYTES = 3583
 async def invoke(context: Context, request: Request, call: Call) -> Response:
     ref = FunctionRef.parse(request["FunctionName"], context.realm, request.get("Qualifier"))
     kind = request.get("InvocationType", "RequestResponse")
-    if kind == "Event":
-        raise NotImplementedYet("Lambstead does not answer Invoke with InvocationType Event yet. Use RequestResponse.")
     if request.get("DurableExecutionName"):
         raise InvalidParameterValue(
             "This Lambstead does not support durable functions yet: leave DurableExecutionName out."
@@ -27,15 +28,18 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
     payload = checked_payload(request.get("Payload") or b"")
     client_context = decoded_client_context(request.get("ClientContext", ""))
     target = await context.invocations.resolve(ref)
-    tail = request.get("LogType") == "Tail"
+    tail = request.get("LogType") == "Tail" and kind != "Event"  # nobody is there to read it
     refuse_tail_on_managed(target, tail=tail)
     if kind == "DryRun":
         return {"StatusCode": 204}
+    if kind == "Event":
+        await queue_event(context, call, ref, payload, client_context, request.get("TenantId", ""))
+        return {"StatusCode": 202, "Payload": b""}
     outcome = await context.invocations.run(
         target,
         request_id=call.request_id,
         payload=payload or b"{}",
-        trace_id=trace_header(call.headers.get("x-amzn-trace-id", ""), context.now(), context.new_revision()),
+        trace_id=_trace(context, call),
         client_context=client_context,
         tenant_id=request.get("TenantId", ""),
     )
@@ -47,6 +51,46 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
         "LogResult": None if log is None else base64.b64encode(log).decode(),
         "Payload": outcome.payload,
     }
+
+
+async def invoke_async(context: Context, request: Request, call: Call) -> Response:
+    ref = FunctionRef.parse(request["FunctionName"], context.realm)
+    payload = checked_payload(request["InvokeArgs"])
+    await context.invocations.resolve(ref)
+    await queue_event(context, call, ref, payload, "", "")
+    return {"Status": 202}
+
+
+async def queue_event(
+    context: Context, call: Call, ref: FunctionRef, payload: bytes, client_context: str, tenant_id: str
+) -> None:
+    """Take an asynchronous invocation of a function that can be invoked; it is durable when this returns.
+
+    Raises RequestEntityTooLarge for more than 1 MB and TooManyRequests when the queue is full.
+    """
+    check_payload_size(payload)
+    step = arrive(_trace(context, call), context.realm.function_arn(ref.name))
+    event = QueuedEvent(
+        request_id=call.request_id,
+        function=ref.name,
+        qualifier=ref.qualifier,
+        accepted_at=context.now(),
+        trace_id=step.trace_header,
+        client_context=client_context,
+        tenant_id=tenant_id,
+        is_looping=step.is_loop,
+    )
+
+    def work(tx: Transaction) -> None:
+        check_room(tx.queue_totals(), payload)
+        tx.enqueue_event(event, payload or b"{}", event.accepted_at)
+
+    await context.store.write(work)
+    context.wake_events()
+
+
+def _trace(context: Context, call: Call) -> str:
+    return trace_header(call.headers.get("x-amzn-trace-id", ""), context.now(), context.new_revision())
 
 
 def checked_payload(payload: bytes) -> bytes:

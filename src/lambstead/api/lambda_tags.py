@@ -57,11 +57,22 @@ _NOUNS = {
 
 def _refuse_missing(reader: Reader, resource: TaggedResource) -> None:
     """Raise ResourceNotFound unless the resource exists; kinds that cannot be created yet never do."""
-    exists = (resource.kind == "function" and reader.version(resource.name, LATEST) is not None) or (
-        resource.kind == "capacity-provider" and reader.provider(resource.name) is not None
-    )
-    if not exists:
+    if not _exists(reader, resource):
         raise ResourceNotFound(f"{_NOUNS[resource.kind]} not found: {resource.arn}")
+
+
+def _exists(reader: Reader, resource: TaggedResource) -> bool:
+    match resource.kind:
+        case "function":
+            return reader.version(resource.name, LATEST) is not None
+        case "capacity-provider":
+            return reader.provider(resource.name) is not None
+        case "event-source-mapping":
+            return reader.event_source_mapping(resource.name) is not None
+        case "code-signing-config":
+            return reader.code_signing_config(resource.name) is not None
+        case _:
+            return False
 
 
 def _refuse_settling(reader: Reader, resource: TaggedResource) -> None:

@@ -25,11 +25,13 @@ from lambstead.core import capacity, functions
 from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST, Realm
 from lambstead.core.capacity import CapacityProvider, ProviderChecked, ProviderState
+from lambstead.core.concurrency import Allocation, ProvisionedConcurrency
 from lambstead.core.errors import DomainError
 from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, PublicationKey
 from lambstead.core.functions import (
     CapacityFailed,
     CapacityReady,
+    Configuration,
     Drained,
     FunctionVersion,
     Publication,
@@ -42,12 +44,14 @@ from lambstead.core.reconcile import (
     Desired,
     DrainEnvironment,
     LaunchInstance,
+    NoteAllocation,
     NoteDrained,
     NoteFailed,
     NoteReady,
     NoteRemoved,
     Order,
     Policy,
+    Provision,
     StartEnvironment,
     StopEnvironment,
     TerminateInstance,
@@ -69,8 +73,8 @@ from lambstead.store.port import Packages, Reader, Store, Transaction
 
 log = logging.getLogger(__name__)
 
-MANAGED_INIT_LEAST = timedelta(seconds=130)
-MANAGED_INIT_MOST = timedelta(seconds=900)
+LONG_INIT_LEAST = timedelta(seconds=130)
+LONG_INIT_MOST = timedelta(seconds=900)
 STANDARD_INIT = timedelta(seconds=10)
 LINK_RUNTIMES = ("python3.",)
 """Runtimes whose workers can speak the link themselves; the others have their agent speak it for them."""
@@ -195,14 +199,19 @@ class Provisioning:
         }
 
         def work(reader: Reader) -> Desired:
-            snapshots = (reader.function(name) for name in sorted(standard))
+            provisioned = tuple(
+                Provision(config, config.shares(reader.alias(config.function, config.qualifier)))
+                for config in reader.provisioned_everywhere()
+            )
+            names = standard | {provision.config.function for provision in provisioned}
+            snapshots = (reader.function(name) for name in sorted(names))
             versions = (
                 *reader.published_on_providers(),
                 *(v for v in reader.unsettled() if v.version == LATEST and v.is_managed and v.state is State.DELETING),
                 *(v for snapshot in snapshots if snapshot for v in snapshot.versions.values() if not v.is_managed),
             )
             providers = {provider.name: provider for provider in reader.providers("", ALL)}
-            return Desired(versions, providers, self._realm.region, demand)
+            return Desired(versions, providers, self._realm.region, demand, provisioned)
 
         return await self._store.read(work)
 
@@ -232,7 +241,7 @@ class Provisioning:
 
     async def _settle_provider(self, provider: CapacityProvider) -> None:
         if provider.state is ProviderState.PENDING:
-            await self._store.write(lambda tx: tx.save_provider(capacity.apply(provider, ProviderChecked())))
+            await self._store.write(lambda tx: _checked(tx, provider.name))
             return
         instances = self.fleet.of_provider(provider.name)
         for instance in instances:
@@ -254,6 +263,7 @@ class Provisioning:
                 continue
             try:
                 await self._packages.unpacked(version.configuration.code)
+                await self._layers(version.configuration)
             except (OSError, DomainError):
                 # This one stays as it is and is tried again with the next tick; nobody else waits for it.
                 log.exception("package-unavailable", extra={"function": version.function, "version": version.version})
@@ -332,8 +342,23 @@ class Provisioning:
                 )
             case NoteRemoved(function, version):
                 await self._remove(function, version)
+            case NoteAllocation(config, allocation):
+                await self._note_allocation(config, allocation)
             case _:
                 assert_never(order)
+
+    async def _note_allocation(self, config: ProvisionedConcurrency, allocation: Allocation) -> None:
+        """Write down how far provisioned concurrency has come, unless it was changed or deleted meanwhile."""
+
+        def work(tx: Transaction) -> None:
+            if config in tx.provisioned(config.function, "", ALL):
+                tx.save_provisioned(replace(config, allocation=allocation))
+
+        self._decide(
+            f"provisioned concurrency of {config.function}:{config.qualifier} is {allocation.status}",
+            allocation.reason or f"{allocation.available} of {config.requested} environments are initialised",
+        )
+        await self._store.write(work)
 
     async def _launch(self, instance: Instance) -> None:
         try:
@@ -364,7 +389,8 @@ class Provisioning:
         self._slots.expect(environment.id, environment.key, instance.zone, managed=managed)
         try:
             code = await self._packages.unpacked(publication.configuration.code)
-            order = await self._with_link(self._start_message(environment, publication, code), environment)
+            layers = await self._layers(publication.configuration)
+            order = await self._with_link(self._start_message(environment, publication, code, layers), environment)
         except (OSError, DomainError) as exc:
             log.exception("environment-not-started", extra={"environment": environment.id, "key": str(environment.key)})
             document = msgspec.json.encode(
@@ -381,6 +407,12 @@ class Provisioning:
         self._decide(f"start {environment.id} for {environment.key} on {instance.id}", because)
         self._agents.send(instance.id, order)
 
+    async def _layers(self, configuration: Configuration) -> Path | None:
+        """The folder with a function's layers; None without layers."""
+        if not configuration.layers:
+            return None
+        return await self._packages.stacked([layer.code for layer in configuration.layers])
+
     async def _with_link(self, order: messages.StartEnvironment, environment: Environment) -> messages.StartEnvironment:
         """The order, with a socket for the environment's own workers where its runtime can use one."""
         if (
@@ -395,7 +427,7 @@ class Provisioning:
         return msgspec.structs.replace(order, link_path=str(door))
 
     def _start_message(
-        self, environment: Environment, publication: Publication, code: Path
+        self, environment: Environment, publication: Publication, code: Path, layers: Path | None
     ) -> messages.StartEnvironment:
         configuration, key = publication.configuration, environment.key
         managed = configuration.managed is not None
@@ -416,7 +448,9 @@ class Provisioning:
             memory_mb=configuration.memory_mb,
             vcpus=configuration.vcpus_per_environment,
             timeout_ms=configuration.timeout_s * 1000,
-            init_timeout_ms=_milliseconds(_init_limit(configuration.timeout_s) if managed else STANDARD_INIT),
+            init_timeout_ms=_milliseconds(
+                _init_limit(configuration.timeout_s) if managed or environment.provisioned else STANDARD_INIT
+            ),
             ephemeral_storage_mb=configuration.ephemeral_storage_mb,
             max_concurrency=environment.slots,
             variables=dict(configuration.variables or {}),
@@ -428,7 +462,9 @@ class Provisioning:
             log_group=configuration.logging.group,
             log_stream=stream,
             log_path=str(path),
+            initialization_type="provisioned-concurrency" if environment.provisioned else "on-demand",
             endpoint_url=self._endpoint_url,
+            layers_path=str(layers or ""),
         )
 
     def _terminate(self, instance_id: str, because: str) -> None:
@@ -533,9 +569,16 @@ class Provisioning:
         log.info("decision", extra={"what": what, "because": because})
 
 
+def _checked(tx: Transaction, name: str) -> None:
+    """Make a provider active, unless somebody deleted it since it was seen."""
+    provider = tx.provider(name)
+    if provider is not None and provider.state is ProviderState.PENDING:
+        tx.save_provider(capacity.apply(provider, ProviderChecked()))
+
+
 def _init_limit(timeout_s: int) -> timedelta:
-    """Init limit of a managed environment: 130 s or the function's timeout, whichever is longer, at most 900 s (Developer Guide)."""
-    return min(max(MANAGED_INIT_LEAST, timedelta(seconds=timeout_s)), MANAGED_INIT_MOST)
+    """Init limit on a capacity provider and of provisioned concurrency: 130 s or the function's timeout, whichever is longer, at most 900 s (Developer Guide)."""
+    return min(max(LONG_INIT_LEAST, timedelta(seconds=timeout_s)), LONG_INIT_MOST)
 
 
 def _milliseconds(duration: timedelta) -> int:

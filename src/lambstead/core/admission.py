@@ -101,6 +101,11 @@ class Pool:
         """When the first in line must be served or refused."""
         return min(self._line.values(), default=None)
 
+    @property
+    def is_closing(self) -> bool:
+        """True when environments are left and all of them drain: nobody in line will be served here."""
+        return bool(self._offers) and all(offer.draining for offer in self._offers.values())
+
     # --- invocations ---------------------------------------------------------------------------------------------------
 
     def admit(self, ticket: Ticket, now: float, patience: float) -> Granted | Waiting | LineFull:
@@ -119,9 +124,9 @@ class Pool:
         self._taken_back(environment_id)
         offer = self._offers.get(environment_id)
         if offer is not None:
-            # It rejects only when it has nothing idle, so whatever we thought beyond that was lost on the way.
-            offer.idle = min(0, offer.idle + 1)
-        found = self._emptiest()
+            # What it rejects has used nothing of it. It is not asked again at once: what it refused, it would refuse again.
+            offer.idle += 1
+        found = self._emptiest(but=environment_id)
         if found is not None:
             return self._give(ticket, found)
         self._line[ticket] = now + patience
@@ -183,12 +188,12 @@ class Pool:
 
     # --- inside ----------------------------------------------------------------------------------------------------------
 
-    def _emptiest(self) -> str | None:
+    def _emptiest(self, but: str | None = None) -> str | None:
         """The environment with most idle slots: fresh environments before packing (managed instances spread first)."""
         best: str | None = None
         most = 0
         for environment_id, offer in self._offers.items():
-            if offer.idle > most and not offer.draining:
+            if offer.idle > most and not offer.draining and environment_id != but:
                 best, most = environment_id, offer.idle
         return best
 

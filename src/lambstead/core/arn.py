@@ -42,9 +42,22 @@ class Realm:
         suffix = f":{qualifier}" if qualifier else ""
         return f"arn:aws:lambda:{self.region}:{self.account}:function:{name}{suffix}"
 
+    def code_signing_config_arn(self, config_id: str) -> str:
+        """The code signing config's ARN."""
+        return f"arn:aws:lambda:{self.region}:{self.account}:code-signing-config:{config_id}"
+
     def capacity_provider_arn(self, name: str) -> str:
         """The capacity provider's ARN."""
         return f"arn:aws:lambda:{self.region}:{self.account}:capacity-provider:{name}"
+
+    def layer_arn(self, name: str, number: int | None = None) -> str:
+        """The layer's ARN, or that of one of its versions."""
+        suffix = f":{number}" if number is not None else ""
+        return f"arn:aws:lambda:{self.region}:{self.account}:layer:{name}{suffix}"
+
+    def event_source_mapping_arn(self, mapping_id: str) -> str:
+        """The event source mapping's ARN."""
+        return f"arn:aws:lambda:{self.region}:{self.account}:event-source-mapping:{mapping_id}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +92,11 @@ class FunctionRef:
                 "The derived qualifier from the function name does not match the specified qualifier."
             )
         return cls(found["name"], qualifier or derived)
+
+    @property
+    def names_alias(self) -> bool:
+        """True if the qualifier has the form of an alias name: it is no number and has no `$`."""
+        return self.qualifier is not None and not self.qualifier.isdecimal() and "$" not in self.qualifier
 
     def arn(self, realm: Realm) -> str:
         """The ARN of what was named, with the qualifier as given."""

@@ -23,7 +23,7 @@ class DomainError(Exception):
         super().__init__(message)
         self.message = message
         self.facts: dict[str, Fact] = facts
-        """Further members of the shape by their wire name, for example `Reason` or `retryAfterSeconds`."""
+        """Further members of the shape by their wire name, for example `Reason` or `retryAfterSeconds`. `Type` None leaves that member out."""
 
 
 class ValidationError(DomainError):

@@ -77,6 +77,8 @@ class Environment:
     """Invocations running in it at the moment of the snapshot."""
     used_at: datetime | None = None
     """When it last finished an invocation, or became ready."""
+    provisioned: bool = False
+    """Kept for provisioned concurrency: started before it is needed, not stopped for being idle."""
 
     @property
     def is_whole(self) -> bool:

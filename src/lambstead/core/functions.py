@@ -72,6 +72,14 @@ class CodePackage:
 
 
 @dataclass(frozen=True, slots=True)
+class Layer:
+    """A layer version that a function references; the function keeps its content though the layer version be deleted."""
+
+    arn: str
+    code: CodePackage
+
+
+@dataclass(frozen=True, slots=True)
 class Logging:
     """LoggingConfig: where and how the function's output is recorded. Levels are empty in Text format."""
 
@@ -107,6 +115,8 @@ class Configuration:
     variables: Mapping[str, str] | None = None
     """Environment variables; None when the function has no Environment member at all."""
     managed: ManagedInstances | None = None
+    layers: tuple[Layer, ...] = ()
+    """In the order in which they are laid over one another; a later one's file hides an earlier one's."""
     recorded: Mapping[str, Any] = field(default_factory=dict)
     """Members of the API that have no rule here, as given (VpcConfig, TracingConfig, KMSKeyArn, …)."""  # Any: API documents
 
@@ -123,6 +133,18 @@ class Configuration:
     def same_as(self, other: "Configuration") -> bool:
         """True when publishing this after `other` would publish nothing new; the description does not count."""
         return replace(self, description="") == replace(other, description="")
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionSettings:
+    """What holds for a function as a whole, whatever its version."""
+
+    reserved_concurrency: int | None = None
+    """Invocations that may run at once over all versions; None without a reservation, 0 to refuse every one."""
+    recursive_loop: str = "Terminate"
+    """What happens to an invocation that is part of a loop: `Terminate` or `Allow`."""
+    code_signing_config: str | None = None
+    """Id of the code signing config."""
 
 
 @dataclass(frozen=True, slots=True)

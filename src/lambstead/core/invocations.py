@@ -5,10 +5,11 @@ The rules of qualifiers on managed functions are those of the reference on manag
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lambstead.core.aliases import Alias
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
+from lambstead.core.concurrency import ConcurrencyLimits
 from lambstead.core.errors import InvalidParameterValue, NoPublishedVersion, ResourceNotFound
 from lambstead.core.functions import FunctionVersion, Publication, State, conflict_in_state
 
@@ -22,6 +23,7 @@ class FunctionSnapshot:
     name: str
     versions: Mapping[str, FunctionVersion]
     aliases: Mapping[str, Alias]
+    limits: ConcurrencyLimits = field(default_factory=ConcurrencyLimits)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,16 @@ class Target:
     publication: Publication
     invoked_arn: str
     """The ARN the function sees in its context."""
+    limits: ConcurrencyLimits = field(default_factory=ConcurrencyLimits)
+    """What the function may use at once."""
+    is_asynchronous: bool = False
+    """Nobody waits for the answer."""
 
     @property
     def timeout_ms(self) -> int:
         """Time the function has: its own timeout, at most 900 s for a waiting caller even where 90 minutes are configured."""
-        return min(self.publication.configuration.timeout_s, MAX_SYNC_SECONDS) * 1000
+        own = self.publication.configuration.timeout_s
+        return (own if self.is_asynchronous else min(own, MAX_SYNC_SECONDS)) * 1000
 
 
 def resolve(snapshot: FunctionSnapshot | None, ref: FunctionRef, realm: Realm, draw: float) -> Target:
@@ -55,7 +62,7 @@ def resolve(snapshot: FunctionSnapshot | None, ref: FunctionRef, realm: Realm, d
     if version.serving is None or version.state is not State.ACTIVE:
         raise conflict_in_state(version.state)
     qualifier = ref.qualifier or (LATEST_PUBLISHED if version.is_managed else None)
-    return Target(snapshot.name, name, version.serving, realm.function_arn(snapshot.name, qualifier))
+    return Target(snapshot.name, name, version.serving, realm.function_arn(snapshot.name, qualifier), snapshot.limits)
 
 
 def _published_instead(snapshot: FunctionSnapshot, ref: FunctionRef) -> str:

@@ -8,15 +8,19 @@ transactions on the store.
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.catalogue import LAMBDA_OWNED
+from lambstead.core.concurrency import Allocation, AllocationStatus, ProvisionedConcurrency
 from lambstead.core.fleet import Environment, Failure, Fleet, Instance, InstancePhase, Phase, PublicationKey
 from lambstead.core.functions import FunctionVersion, Publication, Reason, State, UpdateStatus
 from lambstead.core.placement import Demand, Nowhere, OnInstance, OnNewInstance, place
 from lambstead.core.scaling import ScalingBounds
+
+LAUNCH_LIMIT = timedelta(seconds=60)
+"""How long a launched instance may take until its agent reports; installing a runtime comes later and does not count."""
 
 # --- orders -----------------------------------------------------------------------------------------------------------
 
@@ -86,6 +90,14 @@ class NoteRemoved:
     version: str
 
 
+@dataclass(frozen=True, slots=True)
+class NoteAllocation:
+    """How far the environments of provisioned concurrency have come, where that is not what the config says."""
+
+    config: ProvisionedConcurrency
+    allocation: Allocation
+
+
 Order = (
     LaunchInstance
     | StartEnvironment
@@ -96,6 +108,7 @@ Order = (
     | NoteFailed
     | NoteDrained
     | NoteRemoved
+    | NoteAllocation
 )
 
 
@@ -136,11 +149,21 @@ class Desired:
     """The stored side of the comparison."""
 
     versions: tuple[FunctionVersion, ...]
-    """Published versions on providers, and standard versions that are in demand or being deleted."""
+    """Published versions on providers, and standard versions that are in demand, provisioned or being deleted."""
     providers: Mapping[str, CapacityProvider]
     region: str
     on_demand: Mapping[PublicationKey, int]
     """Standard publications: invocations that run in or wait for an environment now."""
+    provisioned: tuple["Provision", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Provision:
+    """Provisioned concurrency as stored, and what it comes to now."""
+
+    config: ProvisionedConcurrency
+    shares: Mapping[str, int]
+    """Environments by version; an alias may spread them over two."""
 
 
 def key_of(version: FunctionVersion, publication: Publication) -> PublicationKey:
@@ -168,6 +191,11 @@ class _Planner:
         self.ids = ids
         self.now = now
         self.orders: list[Order] = []
+        self.provisioned: Counter[tuple[str, str]] = Counter()
+        """Environments to keep for provisioned concurrency, by function and version."""
+        for provision in desired.provisioned:
+            for version, count in provision.shares.items():
+                self.provisioned[provision.config.function, version] += count
 
     def run(self) -> None:
         # First, for only of environments that drained before this plan was begun is it certain that `busy` grows no more.
@@ -181,8 +209,10 @@ class _Planner:
                 if version.is_managed:
                     self._provide(version, publication)
                 else:
+                    self._provide_provisioned(key, publication)
                     self._provide_on_demand(key, publication)
             self._note_end(version)
+        self._note_allocations()
         self._drain_unwanted(wanted)
         self._terminate_idle()
 
@@ -228,6 +258,8 @@ class _Planner:
         placement = place(demand, provider, self.desired.region, self.fleet)
         match placement:
             case Nowhere(code, text):
+                if self._make_room(provider.name):
+                    return False
                 # A version that is settled stays as it is when it cannot grow: there is nothing that could fail.
                 if publication.number == version.target and version.is_settling:
                     self.orders.append(NoteFailed(key, Reason(code, text)))
@@ -241,20 +273,89 @@ class _Planner:
                 self._order_environment(instance, demand, publication, because)
         return True
 
+    def _make_room(self, provider: str) -> bool:
+        """Terminate instances that stand idle, because their vCPUs are needed; whether room is coming, from these or from earlier ones."""
+        instances = self.fleet.of_provider(provider)
+        for instance in instances:
+            if instance.phase is InstancePhase.RUNNING and not any(self.fleet.on(instance.id)):
+                self._terminate(instance, "its vCPUs are needed by another environment")
+        return any(self.fleet.instances[i.id].phase is InstancePhase.TERMINATING for i in instances)
+
+    def _terminate(self, instance: Instance, because: str) -> None:
+        self.fleet = self.fleet.terminating(instance.id)
+        self.orders.append(TerminateInstance(instance.id, because))
+
     # standard functions
 
+    def _provide_provisioned(self, key: PublicationKey, publication: Publication) -> None:
+        """As many environments as are provisioned, within the limit; surplus ones end, in use or not."""
+        count = self.provisioned[key.function, key.version]
+        kept = self._whole(key, provisioned=True)
+        failures = (self.fleet.failures.get(key), self.fleet.launch_failures.get(None))
+        if all(self.policy.may_retry(failure, self.now) for failure in failures):
+            for _ in range(min(count - len(kept), self._room())):
+                self._order_standard(key, publication, "provisioned concurrency", provisioned=True)
+        for environment in kept[count:]:
+            self._drain(environment, f"above the {count} environments that are provisioned")
+
     def _provide_on_demand(self, key: PublicationKey, publication: Publication) -> None:
-        """One environment for each invocation that runs or waits, within the limit; idle ones end after a while."""
-        running = [e for e in self.fleet.running(key) if e.is_whole]
-        wanted = self.desired.on_demand.get(key, 0)
-        configuration = publication.configuration
-        demand = Demand(key, configuration.vcpus_per_environment, configuration.memory_mb, slots=1)
+        """One environment for each invocation that runs or waits beyond those provisioned, within the limit; idle ones end after a while."""
+        running = self._whole(key, provisioned=False)
+        provisioned = sum(e.is_ready for e in self._whole(key, provisioned=True))
+        wanted = max(0, self.desired.on_demand.get(key, 0) - provisioned)
         if self.policy.may_retry(self.fleet.launch_failures.get(None), self.now):
-            for _ in range(min(wanted - len(running), self.policy.standard_limit - self._standard_count())):
-                self._order_environment(self._lambda_owned(), demand, publication, "an invocation waits for it")
+            for _ in range(min(wanted - len(running), self._room())):
+                self._order_standard(key, publication, "an invocation waits for it", provisioned=False)
         for environment in running[: max(0, len(running) - wanted)]:
             if _is_idle_since(environment, self.now - self.policy.idle_environment):
                 self._drain(environment, f"not used for {self.policy.idle_environment}")
+
+    def _whole(self, key: PublicationKey, *, provisioned: bool) -> list[Environment]:
+        return [e for e in self.fleet.running(key) if e.is_whole and e.provisioned is provisioned]
+
+    def _order_standard(
+        self, key: PublicationKey, publication: Publication, because: str, *, provisioned: bool
+    ) -> None:
+        configuration = publication.configuration
+        demand = Demand(key, configuration.vcpus_per_environment, configuration.memory_mb, slots=1)
+        self._order_environment(self._lambda_owned(), demand, publication, because, provisioned=provisioned)
+
+    def _room(self) -> int:
+        """How many more environments standard functions may have."""
+        return self.policy.standard_limit - self._standard_count()
+
+    def _note_allocations(self) -> None:
+        """What has become of provisioned concurrency. Environments of a version that two aliases share are counted once."""
+        ready = Counter((e.key.function, e.key.version) for e in self.fleet.environments.values() if _is_kept(e))
+        for provision in self.desired.provisioned:
+            config, available = provision.config, 0
+            for version, count in provision.shares.items():
+                place = (config.function, version)
+                mine = min(count, ready[place])
+                ready[place] -= mine
+                available += mine
+            allocation = self._allocation(provision, available)
+            if allocation != config.allocation:
+                self.orders.append(NoteAllocation(config, allocation))
+
+    def _allocation(self, provision: Provision, available: int) -> Allocation:
+        config = provision.config
+        if available >= config.requested:
+            return Allocation(AllocationStatus.READY, available)
+        if any(key.function == config.function and key.version in provision.shares for key in self.fleet.failures):
+            return Allocation(AllocationStatus.FAILED, available, "FUNCTION_ERROR_INIT_FAILURE")
+        is_starting = any(
+            e.provisioned
+            and e.phase is Phase.STARTING
+            and e.key.function == config.function
+            and e.key.version in provision.shares
+            for e in self.fleet.environments.values()
+        )
+        if not is_starting and self._room() <= 0:
+            limit = self.policy.standard_limit
+            text = f"This Lambstead runs at most {limit} environments of standard functions (setting standard_environments)."
+            return Allocation(AllocationStatus.FAILED, available, text)
+        return Allocation(AllocationStatus.IN_PROGRESS, available)
 
     def _standard_count(self) -> int:
         owned = {i.id for i in self.fleet.of_provider(None)}
@@ -271,7 +372,15 @@ class _Planner:
 
     # both
 
-    def _order_environment(self, instance: Instance, demand: Demand, publication: Publication, because: str) -> None:
+    def _order_environment(
+        self,
+        instance: Instance,
+        demand: Demand,
+        publication: Publication,
+        because: str,
+        *,
+        provisioned: bool = False,
+    ) -> None:
         environment = Environment(
             id=f"env-{next(self.ids)}",
             instance_id=instance.id,
@@ -281,6 +390,7 @@ class _Planner:
             memory_mb=demand.memory_mb,
             since=self.now,
             timeout=timedelta(seconds=publication.configuration.timeout_s),
+            provisioned=provisioned,
         )
         self.fleet = self.fleet.placed(environment)
         self.orders.append(StartEnvironment(environment, publication, because))
@@ -328,15 +438,16 @@ class _Planner:
 
     def _terminate_idle(self) -> None:
         for instance in list(self.fleet.instances.values()):
+            if instance.phase is InstancePhase.LAUNCHING and self.now - instance.since >= LAUNCH_LIMIT:
+                self._terminate(instance, f"its agent did not report within {LAUNCH_LIMIT}")
             if instance.phase is not InstancePhase.RUNNING or any(self.fleet.on(instance.id)):
                 continue
             unused = instance.provider is not None and instance.provider not in self.desired.providers
             if unused or self.now - (instance.idle_since or instance.since) >= self.policy.idle_instance:
-                self.fleet = self.fleet.terminating(instance.id)
-                because = (
-                    "its capacity provider is gone" if unused else f"no environment for {self.policy.idle_instance}"
+                self._terminate(
+                    instance,
+                    "its capacity provider is gone" if unused else f"no environment for {self.policy.idle_instance}",
                 )
-                self.orders.append(TerminateInstance(instance.id, because))
 
 
 def _publications(version: FunctionVersion) -> Iterable[Publication]:
@@ -367,13 +478,19 @@ def _is_waiting(version: FunctionVersion, bounds: ScalingBounds) -> bool:
     return version.is_settling or version.bounds_requested or version.applied_bounds != bounds
 
 
+def _is_kept(environment: Environment) -> bool:
+    """True for an initialised environment of provisioned concurrency."""
+    return environment.provisioned and environment.is_ready and environment.is_whole
+
+
 def _is_idle_since(environment: Environment, moment: datetime) -> bool:
     return environment.is_ready and environment.busy == 0 and (environment.used_at or environment.since) <= moment
 
 
 def next_look(fleet: Fleet, policy: Policy, now: datetime) -> timedelta | None:
     """How soon `plan` could have something new to say although nothing else happens; None if never."""
-    moments = [
+    moments = [i.since + LAUNCH_LIMIT for i in fleet.instances.values() if i.phase is InstancePhase.LAUNCHING]
+    moments += [
         instance.idle_since + policy.idle_instance for instance in fleet.instances.values() if instance.idle_since
     ]
     for environment in fleet.environments.values():
@@ -384,9 +501,3 @@ def next_look(fleet: Fleet, policy: Policy, now: datetime) -> timedelta | None:
     failures = (*fleet.failures.values(), *fleet.launch_failures.values())
     moments += [failure.at + policy.retry_after(failure) for failure in failures]
     return min((moment - now for moment in moments if moment > now), default=None)
-
-
-def with_busy(fleet: Fleet, busy: Mapping[str, int]) -> Fleet:
-    """The fleet with the number of running invocations per environment filled in."""
-    environments = {key: replace(e, busy=busy.get(key, 0)) for key, e in fleet.environments.items()}
-    return replace(fleet, environments=environments)

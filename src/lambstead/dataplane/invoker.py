@@ -1,6 +1,6 @@
 """Invoke, from a function reference to an outcome: route, admit, deliver, settle.
 
-    Invoke → Routes (which publication) → Lane (which slot) → link → environment → link → Lane → caller
+    Invoke → Routes (which publication) → Ledger (concurrency left) → Lane (which slot) → link → environment → link → Lane → caller
 
 One `Invoker` serves all publications of a gateway. Control tells it which environment belongs to which publication before the environment's
 link arrives, and when to drain one; it tells control, through `demand`, how many invocations of standard functions run or wait.
@@ -9,11 +9,13 @@ link arrives, and when to drain one; it tells control, through `demand`, how man
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from lambstead.core.account import CONCURRENT_EXECUTIONS
 from lambstead.core.admission import Load
 from lambstead.core.arn import FunctionRef, Realm
-from lambstead.core.errors import DomainError
+from lambstead.core.concurrency import Exhausted, Held, Ledger
+from lambstead.core.errors import DomainError, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
 from lambstead.core.streaming import BYTES_PER_SECOND
@@ -36,6 +38,8 @@ class Limits:
     """Standard functions: how long for an environment to be started, init included."""
     max_waiting: int
     """Invocations in line per publication."""
+    concurrent_executions: int = CONCURRENT_EXECUTIONS
+    """The account's limit of standard invocations at once; what functions have reserved or provisioned is part of it."""
     stream_bytes_per_s: int = BYTES_PER_SECOND
     """How fast a streamed response may flow after its burst."""
 
@@ -68,7 +72,9 @@ class Invoker:
         self._demand_changed = demand_changed
         self._lanes: dict[PublicationKey, Lane] = {}
         self._standard: set[PublicationKey] = set()
+        self._ledger = Ledger()
         self._expected: dict[str, _Expected] = {}
+        self._moving: set[asyncio.Task[None]] = set()
 
     # --- callers -------------------------------------------------------------------------------------------------------
 
@@ -78,7 +84,11 @@ class Invoker:
         return resolve(snapshot, ref, self._realm, random.random())
 
     async def invoke(self, target: Target, invocation: Invocation) -> Outcome:
-        """Run one event to its settlement. Raises TooManyRequests when no slot comes free, ServiceFailure when the platform lost it."""
+        """Run one event to its settlement.
+
+        Raises TooManyRequests when the function's or the account's concurrency is used up or no slot comes free, ServiceFailure when the
+        platform lost it.
+        """
         future: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
 
         def settle(outcome: Outcome | DomainError) -> None:
@@ -93,9 +103,9 @@ class Invoker:
         return await future
 
     def stream(self, target: Target, invocation: Invocation) -> ResponseStream:
-        """Run one event; its answer can be read as it comes. Raises TooManyRequests when too many wait already."""
+        """Run one event; its answer can be read as it comes. Raises TooManyRequests as `submit` does."""
         stream = ResponseStream(self._limits.stream_bytes_per_s)
-        self._lane_of(target).submit(target, invocation, stream.settle, stream)
+        self.submit(target, invocation, stream.settle, stream)
         return stream
 
     def resolve_known(self, ref: FunctionRef) -> Target | None:
@@ -103,9 +113,37 @@ class Invoker:
         snapshot = self._routes.known(ref.name)
         return None if snapshot is None else resolve(snapshot, ref, self._realm, random.random())
 
-    def submit(self, target: Target, invocation: Invocation, settle: Settle) -> None:
-        """Run one event; `settle` hears how it ended, exactly once. Raises TooManyRequests when too many wait already."""
-        self._lane_of(target).submit(target, invocation, settle)
+    def submit(
+        self, target: Target, invocation: Invocation, settle: Settle, stream: ResponseStream | None = None
+    ) -> None:
+        """Run one event; `settle` hears how it ended, exactly once, after `stream` got the parts of an answer that came in parts.
+
+        Raises TooManyRequests when the function's or the account's concurrency is used up, or too many wait already.
+        """
+        key = PublicationKey(target.function, target.version, target.publication.number)
+        managed = target.publication.configuration.managed is not None
+        lane = self._lanes.get(key) or self._lane(key, managed=managed)
+        if managed:
+            lane.submit(target, invocation, settle, stream)  # only slots count on a capacity provider
+            return
+        held = self._admit(target)
+
+        def settled(outcome: Outcome | DomainError) -> None:
+            self._ledger.settle(held)
+            settle(outcome)
+
+        try:
+            lane.submit(target, invocation, settled, stream)
+        except TooManyRequests:
+            self._ledger.settle(held)
+            raise
+
+    def _admit(self, target: Target) -> Held:
+        unreserved = self._limits.concurrent_executions - self._routes.concurrency_taken
+        held = self._ledger.admit(target.function, target.version, target.limits, unreserved)
+        if isinstance(held, Exhausted):
+            raise TooManyRequests("Rate Exceeded.", Reason=held, Type="User")
+        return held
 
     # --- control ---------------------------------------------------------------------------------------------------------
 
@@ -119,6 +157,7 @@ class Invoker:
         if expected is not None:
             expected.draining = True
             expected.lane.drain(environment_id)
+            self._move_line(expected.lane)
 
     def forget(self, environment_id: str) -> None:
         """The environment is over. Where its agent spoke for it, the end of that link says so, after its last words."""
@@ -148,8 +187,9 @@ class Invoker:
     def loads(self) -> dict[str, Load]:
         """What every linked environment is doing."""
         found: dict[str, Load] = {}
-        for lane in self._lanes.values():
+        for lane in list(self._lanes.values()):
             found.update(lane.pool.loads())
+            self._drop_if_unused(lane)
         return found
 
     def waiting(self) -> dict[PublicationKey, int]:
@@ -186,11 +226,28 @@ class Invoker:
             self._demand_changed()
             self._drop_if_unused(expected.lane)
 
-    # --- inside ----------------------------------------------------------------------------------------------------------
+    def _move_line(self, lane: Lane) -> None:
+        """Whoever waits for a publication that is being replaced shall be served by the one that replaced it."""
+        if lane.pool.waiting and lane.pool.is_closing:
+            task = asyncio.ensure_future(self._moved_line(lane))
+            self._moving.add(task)
+            task.add_done_callback(self._moving.discard)
 
-    def _lane_of(self, target: Target) -> Lane:
-        key = PublicationKey(target.function, target.version, target.publication.number)
-        return self._lanes.get(key) or self._lane(key, managed=target.publication.configuration.managed is not None)
+    async def _moved_line(self, lane: Lane) -> None:
+        key = lane.key
+        snapshot = await self._routes.snapshot(key.function)
+        version = snapshot.versions.get(key.version) if snapshot else None
+        if version is None or version.serving is None or version.serving.number == key.number:
+            return  # nobody else serves it: the line stays, and is refused when its time is over
+        for waiting in lane.take_waiting():
+            target = replace(waiting.target, publication=version.serving)
+            try:
+                self.submit(target, waiting.invocation, waiting.settle, waiting.stream)
+            except DomainError as error:
+                waiting.settle(error)
+        self._drop_if_unused(lane)
+
+    # --- inside ----------------------------------------------------------------------------------------------------------
 
     def _lane(self, key: PublicationKey, *, managed: bool) -> Lane:
         limits = self._limits

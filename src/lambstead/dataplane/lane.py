@@ -110,8 +110,8 @@ class Lane:
     loop: asyncio.AbstractEventLoop = field(init=False)
     _environments: dict[str, _Environment] = field(default_factory=dict)
     _alive: dict[int, Running] = field(default_factory=dict)
-    _due: dict[int, Running] = field(default_factory=dict)
-    """What runs, in the order of deadlines: all invocations of a publication have the same time."""
+    _due: tuple[dict[int, Running], dict[int, Running]] = field(default_factory=lambda: ({}, {}))
+    """What runs, synchronous and asynchronous apart: all invocations of one sort have the same time, so each stands in the order of deadlines."""
     _tickets: Iterator[int] = field(default_factory=lambda: stream_ids(1))
     _expiry: asyncio.TimerHandle | None = None
     _deadline: asyncio.TimerHandle | None = None
@@ -153,6 +153,10 @@ class Lane:
         """Settle the first waiting invocation with an error document: the environment it waited for failed to initialise."""
         for ticket in self.pool.leave_all(1):
             self._settle(ticket, Outcome(document, self.key.version, "", is_error=True, error_type=error_type))
+
+    def take_waiting(self) -> list[Running]:
+        """Everybody in line, who leaves it unsettled: another lane shall serve them."""
+        return [self._alive.pop(ticket) for ticket in self.pool.leave_all()]
 
     # --- environments ----------------------------------------------------------------------------------------------------
 
@@ -267,9 +271,8 @@ class Lane:
         running.due = running.began + timeout_ms / 1000 + (0.0 if link.is_worker else SILENCE_GRACE_S)
         if link.is_worker:
             self.records.started(environment_id, invocation.request_id)
-        self._due[running.ticket] = running
-        if self._deadline is None:
-            self._deadline = self.loop.call_at(running.due, self._deadline_passed)
+        self._due[target.is_asynchronous][running.ticket] = running
+        self._watch_deadline(running.due)
         link.connection.send(Kind.INVOKE, running.ticket, _encode(head), invocation.payload)
 
     # --- answers ---------------------------------------------------------------------------------------------------------------
@@ -331,13 +334,15 @@ class Lane:
             self._finished(link.environment_id)
             return
         running.link = None
-        self._due.pop(ticket, None)
+        self._due[running.target.is_asynchronous].pop(ticket, None)
         match self.pool.again(ticket, link.environment_id, time.monotonic(), self.patience_s):
             case Granted(_, environment_id):
                 self._deliver(running, environment_id)
             case Waiting():
                 self._watch_line()
                 self.demand_changed(self)
+        if self.pool.is_drained(link.environment_id):
+            self.drained()
 
     def _finished(self, environment_id: str) -> None:
         self.pool.finished(environment_id)
@@ -373,15 +378,24 @@ class Lane:
 
     # --- deadlines -----------------------------------------------------------------------------------------------------------------
 
+    def _watch_deadline(self, due: float) -> None:
+        """Make sure that we wake at `due` or earlier."""
+        if self._deadline is not None:
+            if self._deadline.when() <= due:
+                return
+            self._deadline.cancel()
+        self._deadline = self.loop.call_at(due, self._deadline_passed)
+
     def _deadline_passed(self) -> None:
         self._deadline = None
         now = self.loop.time()
-        while self._due:
-            ticket, running = next(iter(self._due.items()))
-            if running.due > now:
-                self._deadline = self.loop.call_at(running.due, self._deadline_passed)
-                return
-            self._settle(ticket, self._too_late(running))
+        for line in self._due:
+            while line:
+                ticket, running = next(iter(line.items()))
+                if running.due > now:
+                    self._watch_deadline(running.due)
+                    break
+                self._settle(ticket, self._too_late(running))
 
     def _too_late(self, running: Running) -> Outcome | DomainError:
         """What the caller hears at the deadline. The slot stays taken until its worker answers or dies."""
@@ -395,7 +409,7 @@ class Lane:
 
     def _settle(self, ticket: int, outcome: Outcome | DomainError) -> None:
         running = self._alive.pop(ticket)
-        self._due.pop(ticket, None)
+        self._due[running.target.is_asynchronous].pop(ticket, None)
         running.settle(outcome)
 
     def _watch_line(self) -> None:

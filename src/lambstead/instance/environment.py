@@ -118,6 +118,10 @@ class Environment:
         """The runtime's main process, while it has one."""
         return self._main.pid if self._main is not None else None
 
+    @property
+    def _layers(self) -> Path | None:
+        return Path(self._start.layers_path) if self._start.layers_path else None
+
     def stop(self, because: str) -> None:
         """Order the end. Returns at once; `run` returns when nothing is left."""
         self._end(_Ending("", because))
@@ -205,6 +209,7 @@ class Environment:
             memory_mb=self._start.memory_mb,
             task_root=Path(self._start.code_path),
             variables=self._start.variables,
+            layers=self._layers,
             link=link,
         )
         try:
@@ -243,6 +248,7 @@ class Environment:
             plan.temp_path,
             process.program_dir,
             log_socket,
+            self._layers,
             process.variables,
         )
         variables = runtime_variables(self._start, site, self._host.instance_id, Credentials.placeholder())

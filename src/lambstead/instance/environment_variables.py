@@ -74,6 +74,8 @@ class RuntimeSite:
     """Of the runtime's own program; None where it has none."""
     log_socket: Path | None
     """Managed-instances mode only."""
+    layers: Path | None = None
+    """The folder that stands in for `/opt`; None without layers."""
     variables: Mapping[str, str] = field(default_factory=dict)
     """The runtime's own, which a customer's of the same name replaces."""
 
@@ -99,12 +101,13 @@ def is_customers(name: str) -> bool:
 
 
 def _changeable(start: StartEnvironment, site: RuntimeSite) -> dict[str, str]:
+    opt = site.layers or Path("/opt")
     own_programs = f"{site.program_dir}:" if site.program_dir is not None else ""
     variables = {
         "LANG": "en_US.UTF-8",
         "LC_CTYPE": "C.UTF-8",
-        "LD_LIBRARY_PATH": f"{site.task_root}:{site.task_root}/lib:/opt/lib",
-        "PATH": f"{own_programs}/usr/local/bin:/usr/bin/:/bin:/opt/bin",
+        "LD_LIBRARY_PATH": f"{site.task_root}:{site.task_root}/lib:{opt}/lib",
+        "PATH": f"{own_programs}/usr/local/bin:/usr/bin/:/bin:{opt}/bin",
         "TMPDIR": str(site.temp_path),
         "TZ": ":UTC",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
@@ -157,4 +160,4 @@ def _managed(start: StartEnvironment, site: RuntimeSite) -> dict[str, str]:
 
 def initialization_type(start: StartEnvironment) -> str:
     """The value of `AWS_LAMBDA_INITIALIZATION_TYPE` and of the platform's log records."""
-    return "lambda-managed-instances" if start.mode == "managed-instances" else "on-demand"
+    return "lambda-managed-instances" if start.mode == "managed-instances" else start.initialization_type

@@ -56,7 +56,7 @@ class ProcessPlan:
 
 
 def plan_process(command: RuntimeCommand, code_path: Path, temp_path: Path, agent_pid: int) -> ProcessPlan:
-    """The plan at level `process`: same names inside as outside."""
+    """The plan at level `process`: same names inside as outside, those of layers included, which the command carries."""
     confinement = Confinement(die_with_pid=agent_pid)
     argv = (str(command.program), *command.arguments_before, confinement.as_argument(), *command.arguments_after)
     return ProcessPlan(argv, working_directory=code_path, code_path=code_path, temp_path=temp_path)

@@ -117,8 +117,12 @@ class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     log_stream: str
     log_path: str
     """File that receives the environment's output; its folder exists."""
+    initialization_type: Literal["on-demand", "provisioned-concurrency"] = "on-demand"
+    """Why it is initialised; in on-demand mode only."""
     endpoint_url: str = ""
     """Where AWS SDKs inside the function find Lambstead itself; empty to leave them alone."""
+    layers_path: str = ""
+    """Directory with the function's layers, laid over one another; read-only for the function. Empty without layers."""
     link_path: str = ""
     """Socket on which workers of this environment may speak the link themselves; empty to keep to the Runtime API."""
 

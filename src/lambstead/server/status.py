@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 from lambstead.config import Settings
+from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.provisioning import Provisioning
 from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST
 from lambstead.core.capacity import CapacityProvider
+from lambstead.core.event_queue import QueueTotals
 from lambstead.core.fleet import Environment, Instance
 from lambstead.core.functions import FunctionVersion
 from lambstead.dataplane.invoker import Invoker
@@ -17,14 +19,14 @@ STANDARD = "(standard functions)"
 
 
 async def status(
-    settings: Settings, url: str, store: Store, provisioning: Provisioning, invoker: Invoker
+    settings: Settings, url: str, store: Store, provisioning: Provisioning, invoker: Invoker, events: EventInvokes
 ) -> dict[str, object]:
     """The document of `/_lambstead/status`."""
 
-    def work(reader: Reader) -> tuple[list[CapacityProvider], list[FunctionVersion]]:
-        return list(reader.providers("", ALL)), list(reader.versions(("", -2), ALL))
+    def work(reader: Reader) -> tuple[list[CapacityProvider], list[FunctionVersion], QueueTotals]:
+        return list(reader.providers("", ALL)), list(reader.versions(("", -2), ALL)), reader.queue_totals()
 
-    providers, versions = await store.read(work)
+    providers, versions, totals = await store.read(work)
     loads = invoker.loads()
     standard = provisioning.fleet.of_provider(None)
     documents = [
@@ -50,11 +52,26 @@ async def status(
         },
         "providers": documents,
         "functions": _functions(versions),
+        "events": _events(totals, events),
         "waiting": {f"{key.function}:{key.version}": count for key, count in invoker.waiting().items()},
         "decisions": [
             {"at": decision.at.isoformat(), "what": decision.what, "because": decision.because}
             for decision in provisioning.decisions
         ],
+    }
+
+
+def _events(totals: QueueTotals, events: EventInvokes) -> dict[str, object]:
+    """The queue of asynchronous invocations, and what became of them since the server started."""
+    counts = events.counts
+    return {
+        "queued": totals.events,
+        "queued_bytes": totals.payload_bytes,
+        "running": events.running,
+        "ended": dict(counts.ended),
+        "dropped": dict(counts.dropped),
+        "destination_delivery_failures": dict(counts.destination_delivery_failures),
+        "dead_letter_errors": dict(counts.dead_letter_errors),
     }
 
 

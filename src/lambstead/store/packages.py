@@ -2,8 +2,9 @@
 
     packages/<sha256 hex>.zip     what GetFunction offers for download
     packages/<sha256 hex>/        what environments see as their task root
+    packages/stack-<sha256 hex>/  several packages laid over one another: what environments see as their /opt
 
-Both appear by rename, so a reader sees a whole package or none. A zip is untrusted input: its size, its number of entries and every path are
+All appear by rename, so a reader sees a whole package or none. A zip is untrusted input: its size, its number of entries and every path are
 checked before a byte is written, and links may not leave the folder.
 """
 
@@ -20,14 +21,13 @@ import struct
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
+from lambstead.core.account import UNZIPPED_CODE_BYTES, ZIPPED_CODE_BYTES
 from lambstead.core.errors import InvalidParameterValue, RequestEntityTooLarge
 from lambstead.core.functions import CodePackage
 
-MAX_ZIPPED_BYTES = 52_428_800
-MAX_UNZIPPED_BYTES = 262_144_000
 MAX_ENTRIES = 100_000
 """Files and folders, named or implied. AWS names no limit; this one keeps a small zip from making a million files."""
 MAX_DEPTH = 100
@@ -67,12 +67,23 @@ class DiskPackages:
     def archive(self, package: CodePackage) -> Path:
         return self._folder / f"{_hex(package)}.zip"
 
-    async def sweep(self, used: Iterable[str]) -> int:
-        return await asyncio.to_thread(self._sweep, {_to_hex(sha) for sha in used})
+    async def unzipped_bytes(self, package: CodePackage) -> int:
+        return await asyncio.to_thread(self._unzipped_bytes, package)
+
+    async def stacked(self, packages: Sequence[CodePackage]) -> Path:
+        folder = self._folder / _stack_name(packages)
+        if not folder.is_dir():
+            layers = [await self.unpacked(package) for package in packages]
+            await asyncio.to_thread(self._stack, layers, folder)
+        return folder
+
+    async def sweep(self, used: Iterable[str], stacks: Iterable[Sequence[CodePackage]]) -> int:
+        names = {_to_hex(sha) for sha in used} | {_stack_name(packages) for packages in stacks}
+        return await asyncio.to_thread(self._sweep, names)
 
     def _put(self, archive: bytes) -> CodePackage:
-        if len(archive) > MAX_ZIPPED_BYTES:
-            raise RequestEntityTooLarge(f"Zipped size must be smaller than {MAX_ZIPPED_BYTES} bytes")
+        if len(archive) > ZIPPED_CODE_BYTES:
+            raise RequestEntityTooLarge(f"Zipped size must be smaller than {ZIPPED_CODE_BYTES} bytes")
         digest = hashlib.sha256(archive)
         package = CodePackage(base64.b64encode(digest.digest()).decode(), len(archive))
         folder = self._folder / digest.hexdigest()
@@ -98,14 +109,29 @@ class DiskPackages:
         finally:
             os.close(folder)
 
+    def _unzipped_bytes(self, package: CodePackage) -> int:
+        with zipfile.ZipFile(self.archive(package)) as opened:
+            return sum(entry.file_size for entry in opened.infolist())
+
     def _unpack(self, archive: bytes, folder: Path) -> None:
+        self._make(folder, lambda staging: extract(archive, staging))
+
+    def _stack(self, layers: Sequence[Path], folder: Path) -> None:
+        def fill(staging: Path) -> None:
+            for layer in layers:
+                overlay(layer, staging)
+
+        self._make(folder, fill)
+
+    def _make(self, folder: Path, fill: Callable[[Path], None]) -> None:
+        """Have `fill` write a folder's content, then let it appear as `folder`."""
         staging = Path(tempfile.mkdtemp(dir=self._folder, prefix=".new-"))
         try:
-            extract(archive, staging)
+            fill(staging)
             staging.chmod(0o755)
             os.rename(staging, folder)
         except OSError:
-            if not folder.is_dir():  # otherwise another upload of the same bytes was faster
+            if not folder.is_dir():  # otherwise somebody else was faster with the same content
                 raise
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -126,6 +152,40 @@ def _hex(package: CodePackage) -> str:
 
 def _to_hex(sha256: str) -> str:
     return base64.b64decode(sha256).hex()
+
+
+def _stack_name(packages: Sequence[CodePackage]) -> str:
+    """A stack's name is made of its content: which packages, in which order."""
+    return f"stack-{hashlib.sha256(' '.join(_hex(package) for package in packages).encode()).hexdigest()}"
+
+
+def overlay(layer: Path, target: Path) -> None:
+    """Lay the tree `layer` over the tree `target`, links as links. Where both have a name, the layer's wins, unless both are folders.
+
+    Files are shared with the layer by hard links where the file system has them: content costs its space once.
+    """
+    for entry in os.scandir(layer):
+        place = target / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            if place.is_symlink() or not place.is_dir():
+                place.unlink(missing_ok=True)
+                place.mkdir()
+            overlay(Path(entry.path), place)
+            continue
+        if place.is_dir() and not place.is_symlink():
+            shutil.rmtree(place)
+        place.unlink(missing_ok=True)
+        if entry.is_symlink():
+            place.symlink_to(os.readlink(entry.path))
+        else:
+            _link_or_copy(entry.path, place)
+
+
+def _link_or_copy(source: str, place: Path) -> None:
+    try:
+        os.link(source, place)
+    except OSError:  # no hard links here, or too many of this file
+        shutil.copy2(source, place)
 
 
 def extract(archive: bytes, folder: Path) -> None:
@@ -173,8 +233,8 @@ def _mode(entry: zipfile.ZipInfo) -> int:
 
 def _refuse_bombs(entries: list[zipfile.ZipInfo]) -> None:
     # zipfile never reads more of an entry than its header announces, so the announced sizes bound what we write.
-    if sum(entry.file_size for entry in entries) >= MAX_UNZIPPED_BYTES:
-        raise InvalidParameterValue(f"Unzipped size must be smaller than {MAX_UNZIPPED_BYTES} bytes")
+    if sum(entry.file_size for entry in entries) >= UNZIPPED_CODE_BYTES:
+        raise InvalidParameterValue(f"Unzipped size must be smaller than {UNZIPPED_CODE_BYTES} bytes")
     folders = set[str]()
     for entry in entries:
         name = entry.filename

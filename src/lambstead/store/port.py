@@ -6,13 +6,24 @@ suite in `tests/contract/`.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from lambstead.core.account import AccountUsage
 from lambstead.core.aliases import Alias
 from lambstead.core.capacity import CapacityProvider, ProviderState
-from lambstead.core.functions import CodePackage, FunctionVersion
+from lambstead.core.code_signing import CodeSigningConfig
+from lambstead.core.concurrency import ProvisionedConcurrency
+from lambstead.core.event_invokes import EventInvokeConfig
+from lambstead.core.event_queue import Delivery, QueuedEvent, QueueTotals
+from lambstead.core.event_sources import EventSourceMapping
+from lambstead.core.function_urls import FunctionUrl
+from lambstead.core.functions import CodePackage, FunctionSettings, FunctionVersion
 from lambstead.core.invocations import FunctionSnapshot
+from lambstead.core.layers import LayerVersion
+from lambstead.core.policies import ResourcePolicy
+from lambstead.core.runtime_management import RuntimeManagement
 
 T = TypeVar("T")
 
@@ -20,11 +31,120 @@ Position = tuple[str, int]
 """Where a list of versions stopped: function name and ordinal of the last one seen."""
 
 
-class Reader(Protocol):
+class EventQueueReader(Protocol):
+    """The queue of asynchronous invocations, as far as it can be read."""
+
+    def queue_totals(self) -> QueueTotals:
+        """How many events the queue holds, those that run included, and the size of their payloads."""
+
+    def next_events(self) -> Sequence[tuple[str, datetime]]:
+        """Every function that has events, and when the first of them can be claimed."""
+
+    def next_delivery(self) -> datetime | None:
+        """When the first message to another service can be claimed; None if there is none."""
+
+
+class EventQueueTransaction(EventQueueReader, Protocol):
+    """Changes of the queue. What is claimed belongs to its `owner` until `until`; then anybody may claim it again."""
+
+    def enqueue_event(self, event: QueuedEvent, payload: bytes, due: datetime) -> None:
+        """Add an event that may be claimed from `due` on. Its request id is not in the queue."""
+
+    def claim_events(
+        self, function: str, owner: str, now: datetime, until: datetime, limit: int
+    ) -> Sequence[tuple[QueuedEvent, bytes]]:
+        """Take up to `limit` events of a function that are due, with their payloads; those due longest first are taken."""
+
+    def reschedule_event(self, event: QueuedEvent, owner: str, due: datetime) -> bool:
+        """Put a claimed event back; False, and nothing done, if `owner` does not have it any more."""
+
+    def delete_event(self, request_id: str, owner: str) -> bool:
+        """Forget a claimed event; False if `owner` does not have it any more."""
+
+    def enqueue_delivery(self, delivery: Delivery, due: datetime) -> None:
+        """Add a message to another service; one with the same id that is there already stays as it is."""
+
+    def claim_deliveries(self, owner: str, now: datetime, until: datetime, limit: int) -> Sequence[Delivery]:
+        """Take up to `limit` messages that are due."""
+
+    def reschedule_delivery(self, delivery: Delivery, owner: str, due: datetime) -> None:
+        """Put a claimed message back."""
+
+    def delete_delivery(self, delivery_id: str, owner: str) -> None:
+        """Forget a claimed message."""
+
+    def extend_event(self, request_id: str, owner: str, until: datetime) -> None:
+        """Let a claimed event belong to `owner` until `until`."""
+
+    def extend_delivery(self, delivery_id: str, owner: str, until: datetime) -> None:
+        """Let a claimed message belong to `owner` until `until`."""
+
+    def release_leases(self, now: datetime) -> None:
+        """Make everything claimable now, whoever has it: for a server that knows to be the only one."""
+
+
+class LayerReader(Protocol):
+    """Layers, as far as they can be read."""
+
+    def layer_version(self, layer: str, number: int) -> LayerVersion | None:
+        """One version."""
+
+    def layer_versions(self, layer: str, below: int, limit: int) -> Sequence[LayerVersion]:
+        """Versions of a layer with a number less than `below`, the highest first."""
+
+    def layer_names(self, after: str, limit: int) -> Sequence[str]:
+        """Names of layers that have or had versions, in order."""
+
+    def layer_packages(self) -> Iterable[str]:
+        """`CodeSha256` of every package that a layer version, or a function through its layers, refers to."""
+
+    def layer_stacks(self) -> Iterable[Sequence[CodePackage]]:
+        """The packages of every sequence of layers that a function version has."""
+
+
+class LayerTransaction(LayerReader, Protocol):
+    """Changes of layers."""
+
+    def next_layer_number(self, layer: str) -> int:
+        """A number that no version of the layer had before, not even a deleted one."""
+
+    def save_layer_version(self, version: LayerVersion) -> None:
+        """Insert or replace one version; its number came from `next_layer_number`."""
+
+    def delete_layer_version(self, layer: str, number: int) -> None:
+        """Forget one version if it is there."""
+
+
+class EventSourceReader(Protocol):
+    """Event source mappings, as far as they can be read."""
+
+    def event_source_mapping(self, mapping_id: str) -> EventSourceMapping | None:
+        """One mapping by its UUID."""
+
+    def event_source_mappings(
+        self, after: str, limit: int | None = None, source: str | None = None, function: str | None = None
+    ) -> Sequence[EventSourceMapping]:
+        """Mappings by UUID; of one source and of one function, whatever the qualifier, if given."""
+
+    def unsettled_event_source_mappings(self, limit: int) -> Sequence[EventSourceMapping]:
+        """Mappings in the middle of a change."""
+
+
+class EventSourceTransaction(EventSourceReader, Protocol):
+    """Changes of event source mappings."""
+
+    def save_event_source_mapping(self, mapping: EventSourceMapping) -> None:
+        """Insert or replace one mapping."""
+
+    def delete_event_source_mapping(self, mapping_id: str) -> None:
+        """Forget one mapping. Tags are the caller's to remove."""
+
+
+class Reader(EventQueueReader, LayerReader, EventSourceReader, Protocol):
     """What can be read in a transaction. Lists are ordered by name and complete under paging by `after`."""
 
     def function(self, name: str) -> FunctionSnapshot | None:
-        """All versions and aliases of a function; None if there is no such function."""
+        """All versions and aliases of a function, and its limits; None if there is no such function."""
 
     def version(self, function: str, version: str) -> FunctionVersion | None:
         """One version."""
@@ -59,11 +179,53 @@ class Reader(Protocol):
     def tags(self, resource: str) -> Mapping[str, str]:
         """Tags of the resource with this ARN."""
 
+    def settings(self, function: str) -> FunctionSettings:
+        """What holds for the function as a whole; the defaults if there is no such function."""
+
+    def policy(self, function: str, qualifier: str) -> ResourcePolicy | None:
+        """The policy of one qualifier; the empty one is the unqualified function."""
+
+    def provisioned(self, function: str, after: str, limit: int) -> Sequence[ProvisionedConcurrency]:
+        """Provisioned concurrency of a function by qualifier."""
+
+    def provisioned_everywhere(self) -> Sequence[ProvisionedConcurrency]:
+        """Provisioned concurrency of every function, by function and qualifier."""
+
+    def function_url(self, function: str, qualifier: str) -> FunctionUrl | None:
+        """The URL config of one qualifier; the empty one is the unqualified function."""
+
+    def function_urls(self, function: str, after: str | None, limit: int) -> Sequence[FunctionUrl]:
+        """URL configs of a function by qualifier, from the beginning or after one."""
+
+    def runtime_management(self, function: str, version: str) -> RuntimeManagement | None:
+        """The runtime management config of one version, if one was put."""
+
+    def code_signing_config(self, config_id: str) -> CodeSigningConfig | None:
+        """One code signing config."""
+
+    def code_signing_configs(self, after: str, limit: int) -> Sequence[CodeSigningConfig]:
+        """Code signing configs by id."""
+
+    def functions_with_code_signing(self, config_id: str, after: str, limit: int) -> Sequence[str]:
+        """Names of the functions that have this code signing config."""
+
+    def concurrency_taken(self) -> int:
+        """Concurrency that is not for everybody: reserved, or provisioned for functions that have no reservation."""
+
+    def usage(self) -> AccountUsage:
+        """What all functions and layers together use of the account's limits. Reads every version."""
+
+    def event_invoke_config(self, function: str, qualifier: str) -> EventInvokeConfig | None:
+        """What was configured for asynchronous invocations of this qualifier; `$LATEST` when the caller named none."""
+
+    def event_invoke_configs(self, function: str, after: str, limit: int) -> Sequence[tuple[str, EventInvokeConfig]]:
+        """Qualifier and config of every event invoke config of a function, by qualifier."""
+
     def packages(self) -> Iterable[str]:
         """`CodeSha256` of every package that a version refers to."""
 
 
-class Transaction(Reader, Protocol):
+class Transaction(Reader, EventQueueTransaction, LayerTransaction, EventSourceTransaction, Protocol):
     """What can be written in a transaction."""
 
     def next_version_number(self, function: str) -> int:
@@ -73,13 +235,16 @@ class Transaction(Reader, Protocol):
         """Insert or replace one version; the first one saved creates the function."""
 
     def delete_version(self, function: str, version: str) -> None:
-        """Forget one version; with the last one the function and its aliases are gone too. Tags are the caller's to remove."""
+        """Forget one version and the settings of its qualifier; with the last one the function and all that belongs to it is gone.
+
+        Tags are the caller's to remove.
+        """
 
     def save_alias(self, alias: Alias) -> None:
         """Insert or replace one alias."""
 
     def delete_alias(self, function: str, name: str) -> None:
-        """Forget one alias."""
+        """Forget one alias and the settings of its qualifier."""
 
     def save_provider(self, provider: CapacityProvider) -> None:
         """Insert or replace one capacity provider."""
@@ -93,8 +258,45 @@ class Transaction(Reader, Protocol):
     def remove_tags(self, resource: str, keys: Iterable[str] | None = None) -> None:
         """Remove the named tags, or all of them."""
 
+    def save_settings(self, function: str, settings: FunctionSettings) -> None:
+        """Replace what holds for an existing function as a whole."""
+
+    def save_policy(self, policy: ResourcePolicy) -> None:
+        """Insert or replace the policy of one qualifier of an existing function."""
+
+    def delete_policy(self, function: str, qualifier: str) -> None:
+        """Forget the policy of one qualifier."""
+
+    def save_provisioned(self, config: ProvisionedConcurrency) -> None:
+        """Insert or replace the provisioned concurrency of one qualifier of an existing function."""
+
+    def delete_provisioned(self, function: str, qualifier: str) -> None:
+        """Forget the provisioned concurrency of one qualifier."""
+
+    def save_function_url(self, url: FunctionUrl) -> None:
+        """Insert or replace the URL config of one qualifier of an existing function."""
+
+    def delete_function_url(self, function: str, qualifier: str) -> None:
+        """Forget the URL config of one qualifier."""
+
+    def save_runtime_management(self, function: str, version: str, management: RuntimeManagement) -> None:
+        """Insert or replace the runtime management config of one version of an existing function."""
+
+    def save_code_signing_config(self, config: CodeSigningConfig) -> None:
+        """Insert or replace one code signing config."""
+
+    def delete_code_signing_config(self, config_id: str) -> None:
+        """Forget a code signing config that no function has."""
+
+    def save_event_invoke_config(self, function: str, qualifier: str, config: EventInvokeConfig) -> None:
+        """Insert or replace the config of one qualifier of an existing function."""
+
+    def delete_event_invoke_config(self, function: str, qualifier: str) -> None:
+        """Forget the config of one qualifier."""
+
     def delete_everything(self) -> None:
-        """Forget every function, alias, provider and tag."""
+        """Forget every function with all that belongs to it, every provider, layer, event source mapping, code signing config,
+        queued event and tag."""
 
 
 class Packages(Protocol):
@@ -109,8 +311,14 @@ class Packages(Protocol):
     def archive(self, package: CodePackage) -> Path:
         """The zip as it was uploaded."""
 
-    async def sweep(self, used: Iterable[str]) -> int:
-        """Delete packages whose `CodeSha256` is not among `used`; how many were deleted."""
+    async def unzipped_bytes(self, package: CodePackage) -> int:
+        """How large the package's files are together, as its zip announces them."""
+
+    async def stacked(self, packages: Sequence[CodePackage]) -> Path:
+        """The read-only folder with the files of all `packages`, laid over one another in this order; made if it is not there."""
+
+    async def sweep(self, used: Iterable[str], stacks: Iterable[Sequence[CodePackage]]) -> int:
+        """Delete packages whose `CodeSha256` is not among `used`, and stacks not among `stacks`; how many were deleted."""
 
 
 class Store(Protocol):

@@ -19,13 +19,24 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from lambstead.core.account import AccountUsage
 from lambstead.core.aliases import Alias
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
 from lambstead.core.capacity import CapacityProvider, ProviderState
-from lambstead.core.functions import FunctionVersion, State, numbered, ordinal_of
+from lambstead.core.code_signing import CodeSigningConfig
+from lambstead.core.concurrency import ConcurrencyLimits, ProvisionedConcurrency
+from lambstead.core.event_invokes import EventInvokeConfig
+from lambstead.core.function_urls import FunctionUrl
+from lambstead.core.functions import FunctionSettings, FunctionVersion, State, numbered, ordinal_of
 from lambstead.core.invocations import FunctionSnapshot
+from lambstead.core.policies import ResourcePolicy
+from lambstead.core.runtime_management import RuntimeManagement
 from lambstead.store.port import Position, Reader, Transaction
 from lambstead.store.sql import load_migrations, load_queries
+from lambstead.store.sqlite_event_queue import QueueReads, QueueWrites
+from lambstead.store.sqlite_event_sources import EventSourceReads, EventSourceWrites
+from lambstead.store.sqlite_layers import LayerReads, LayerWrites
+from lambstead.store.sqlite_rows import document_of
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -37,37 +48,40 @@ NO_LIMIT = -1
 _versions = msgspec.json.Decoder(FunctionVersion)
 _aliases = msgspec.json.Decoder(Alias)
 _providers = msgspec.json.Decoder(CapacityProvider)
+_event_invoke_configs = msgspec.json.Decoder(EventInvokeConfig)
+_policies = msgspec.json.Decoder(ResourcePolicy)
+_provisioned = msgspec.json.Decoder(ProvisionedConcurrency)
+_function_urls = msgspec.json.Decoder(FunctionUrl)
+_runtime_managements = msgspec.json.Decoder(RuntimeManagement)
+_code_signing_configs = msgspec.json.Decoder(CodeSigningConfig)
+
+SETTINGS_OF_QUALIFIERS = (
+    "delete_policy",
+    "delete_provisioned",
+    "delete_event_invoke_config",
+    "delete_function_url",
+    "delete_runtime_management",
+)
+"""Statements that forget what is kept per qualifier; they run when the version or alias of that name goes."""
 
 
 class SchemaTooNew(Exception):
     """The database was written by a newer Lambstead; the message says what to do."""
 
 
-class SqliteReader:
+class SqliteReader(QueueReads, LayerReads, EventSourceReads):
     """Reads of one connection; see `store.port.Reader`."""
-
-    def __init__(self, connection: sqlite3.Connection, queries: Mapping[str, str]) -> None:
-        self._connection = connection
-        self._queries = queries
-
-    def _rows(
-        self, name: str, /, **values: object
-    ) -> list[tuple[Any, ...]]:  # Any: columns of whatever the statement selects
-        return self._connection.execute(self._queries[name], values).fetchall()
-
-    def _documents(self, name: str, decoder: msgspec.json.Decoder[T], /, **values: object) -> list[T]:
-        return [decoder.decode(document) for (document,) in self._rows(name, **values)]
-
-    def _one(self, name: str, decoder: msgspec.json.Decoder[T], /, **values: object) -> T | None:
-        found = self._documents(name, decoder, **values)
-        return found[0] if found else None
 
     def function(self, name: str) -> FunctionSnapshot | None:
         versions = self._documents("versions_of_function", _versions, function=name)
         if not versions:
             return None
         aliases = self._documents("aliases_of_function", _aliases, function=name, after="", limit=NO_LIMIT)
-        return FunctionSnapshot(name, {v.version: v for v in versions}, {a.name: a for a in aliases})
+        by_name = {alias.name: alias for alias in aliases}
+        limits = ConcurrencyLimits.of(
+            self.settings(name).reserved_concurrency, self.provisioned(name, "", NO_LIMIT), by_name
+        )
+        return FunctionSnapshot(name, {v.version: v for v in versions}, by_name, limits)
 
     def version(self, function: str, version: str) -> FunctionVersion | None:
         if version not in (LATEST, LATEST_PUBLISHED) and not numbered(version):
@@ -113,11 +127,62 @@ class SqliteReader:
     def tags(self, resource: str) -> Mapping[str, str]:
         return dict(self._rows("tags", resource=resource))
 
+    def settings(self, function: str) -> FunctionSettings:
+        rows = self._rows("function_settings", function=function)
+        if not rows:
+            return FunctionSettings()
+        ((reserved, recursive_loop, code_signing_config),) = rows
+        default = FunctionSettings()
+        return FunctionSettings(reserved, recursive_loop or default.recursive_loop, code_signing_config)
+
+    def policy(self, function: str, qualifier: str) -> ResourcePolicy | None:
+        return self._one("policy", _policies, function=function, qualifier=qualifier)
+
+    def provisioned(self, function: str, after: str, limit: int) -> Sequence[ProvisionedConcurrency]:
+        return self._documents("provisioned", _provisioned, function=function, after=after, limit=limit)
+
+    def provisioned_everywhere(self) -> Sequence[ProvisionedConcurrency]:
+        return self._documents("provisioned_everywhere", _provisioned)
+
+    def function_url(self, function: str, qualifier: str) -> FunctionUrl | None:
+        return self._one("function_url", _function_urls, function=function, qualifier=qualifier)
+
+    def function_urls(self, function: str, after: str | None, limit: int) -> Sequence[FunctionUrl]:
+        return self._documents("function_urls", _function_urls, function=function, after=after, limit=limit)
+
+    def runtime_management(self, function: str, version: str) -> RuntimeManagement | None:
+        return self._one("runtime_management", _runtime_managements, function=function, qualifier=version)
+
+    def code_signing_config(self, config_id: str) -> CodeSigningConfig | None:
+        return self._one("code_signing_config", _code_signing_configs, id=config_id)
+
+    def code_signing_configs(self, after: str, limit: int) -> Sequence[CodeSigningConfig]:
+        return self._documents("code_signing_configs", _code_signing_configs, after=after, limit=limit)
+
+    def functions_with_code_signing(self, config_id: str, after: str, limit: int) -> Sequence[str]:
+        rows = self._rows("functions_with_code_signing", id=config_id, after=after, limit=limit)
+        return [name for (name,) in rows]
+
+    def concurrency_taken(self) -> int:
+        ((taken,),) = self._rows("concurrency_taken")
+        return int(taken)
+
+    def usage(self) -> AccountUsage:
+        ((functions, code_bytes),) = self._rows("usage")
+        return AccountUsage(functions, code_bytes)
+
+    def event_invoke_config(self, function: str, qualifier: str) -> EventInvokeConfig | None:
+        return self._one("event_invoke_config", _event_invoke_configs, function=function, qualifier=qualifier)
+
+    def event_invoke_configs(self, function: str, after: str, limit: int) -> Sequence[tuple[str, EventInvokeConfig]]:
+        rows = self._rows("event_invoke_configs", function=function, after=after, limit=limit)
+        return [(qualifier, _event_invoke_configs.decode(document)) for qualifier, document in rows]
+
     def packages(self) -> Iterable[str]:
         return [package for (package,) in self._rows("packages")]
 
 
-class SqliteTransaction(SqliteReader):
+class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrites):
     """Writes of the writer's connection; see `store.port.Transaction`. `touched` collects names of changed functions."""
 
     def __init__(self, connection: sqlite3.Connection, queries: Mapping[str, str]) -> None:
@@ -140,24 +205,94 @@ class SqliteTransaction(SqliteReader):
             unsettled=int(version.is_settling or version.state is State.DELETING),
             provider=managed.provider if managed else None,
             package=version.configuration.code.sha256,
-            document=_document(version),
+            document=document_of(version),
         )
 
     def delete_version(self, function: str, version: str) -> None:
         self.touched.add(function)
         self._rows("delete_version", function=function, ordinal=ordinal_of(version))
+        self._forget_qualifier(function, version)
         self._rows("delete_function_without_versions", function=function)
 
     def save_alias(self, alias: Alias) -> None:
         self.touched.add(alias.function)
-        self._rows("save_alias", function=alias.function, name=alias.name, document=_document(alias))
+        self._rows("save_alias", function=alias.function, name=alias.name, document=document_of(alias))
 
     def delete_alias(self, function: str, name: str) -> None:
         self.touched.add(function)
         self._rows("delete_alias", function=function, name=name)
+        self._forget_qualifier(function, name)
+
+    def _forget_qualifier(self, function: str, qualifier: str) -> None:
+        for statement in SETTINGS_OF_QUALIFIERS:
+            self._rows(statement, function=function, qualifier=qualifier)
+
+    def save_settings(self, function: str, settings: FunctionSettings) -> None:
+        self.touched.add(function)
+        self._rows(
+            "save_function_settings",
+            function=function,
+            reserved=settings.reserved_concurrency,
+            recursive_loop=settings.recursive_loop,
+            code_signing_config=settings.code_signing_config,
+        )
+
+    def save_policy(self, policy: ResourcePolicy) -> None:
+        self.touched.add(policy.function)
+        self._rows("save_policy", function=policy.function, qualifier=policy.qualifier, document=document_of(policy))
+
+    def delete_policy(self, function: str, qualifier: str) -> None:
+        self.touched.add(function)
+        self._rows("delete_policy", function=function, qualifier=qualifier)
+
+    def save_provisioned(self, config: ProvisionedConcurrency) -> None:
+        self.touched.add(config.function)
+        self._rows(
+            "save_provisioned",
+            function=config.function,
+            qualifier=config.qualifier,
+            requested=config.requested,
+            document=document_of(config),
+        )
+
+    def delete_provisioned(self, function: str, qualifier: str) -> None:
+        self.touched.add(function)
+        self._rows("delete_provisioned", function=function, qualifier=qualifier)
+
+    def save_function_url(self, url: FunctionUrl) -> None:
+        self.touched.add(url.function)
+        self._rows(
+            "save_function_url",
+            function=url.function,
+            qualifier=url.qualifier,
+            url_id=url.url_id,
+            document=document_of(url),
+        )
+
+    def delete_function_url(self, function: str, qualifier: str) -> None:
+        self.touched.add(function)
+        self._rows("delete_function_url", function=function, qualifier=qualifier)
+
+    def save_runtime_management(self, function: str, version: str, management: RuntimeManagement) -> None:
+        self.touched.add(function)
+        self._rows("save_runtime_management", function=function, qualifier=version, document=document_of(management))
+
+    def save_code_signing_config(self, config: CodeSigningConfig) -> None:
+        self._rows("save_code_signing_config", id=config.id, document=document_of(config))
+
+    def delete_code_signing_config(self, config_id: str) -> None:
+        self._rows("delete_code_signing_config", id=config_id)
+
+    def save_event_invoke_config(self, function: str, qualifier: str, config: EventInvokeConfig) -> None:
+        self.touched.add(function)
+        self._rows("save_event_invoke_config", function=function, qualifier=qualifier, document=document_of(config))
+
+    def delete_event_invoke_config(self, function: str, qualifier: str) -> None:
+        self.touched.add(function)
+        self._rows("delete_event_invoke_config", function=function, qualifier=qualifier)
 
     def save_provider(self, provider: CapacityProvider) -> None:
-        self._rows("save_provider", name=provider.name, state=provider.state, document=_document(provider))
+        self._rows("save_provider", name=provider.name, state=provider.state, document=document_of(provider))
 
     def delete_provider(self, name: str) -> None:
         self._rows("delete_provider", name=name)
@@ -175,12 +310,16 @@ class SqliteTransaction(SqliteReader):
 
     def delete_everything(self) -> None:
         self.touched.update(name for (name,) in self._rows("function_names"))
-        for statement in ("delete_all_functions", "delete_all_providers", "delete_all_tags"):
+        for statement in (
+            "delete_all_functions",
+            "delete_all_code_signing_configs",
+            "delete_all_providers",
+            "delete_all_tags",
+        ):
             self._rows(statement)
-
-
-def _document(value: object) -> str:
-    return msgspec.json.encode(value).decode()
+        self._forget_queue()
+        self._forget_layers()
+        self._forget_event_sources()
 
 
 @dataclass(slots=True)

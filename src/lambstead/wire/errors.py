@@ -53,7 +53,8 @@ class ErrorWriter:
         form = self._forms.get(error.shape) or self._forms.setdefault(error.shape, self._form(error.shape))
         headers: Headers = [] if self._is_json_rpc else [("x-amzn-ErrorType", form.code)]
         document: dict[str, Any] = {"__type": form.code} if self._is_json_rpc else {}
-        if form.type is not None:
+        # A fact `Type` None says that AWS leaves the member out of this answer, although the shape has it.
+        if form.type is not None and error.facts.get("Type", form.type) is not None:
             document["Type"] = form.type
         document[form.message_member] = error.message
         for name, fact in error.facts.items():

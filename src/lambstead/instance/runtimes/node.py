@@ -84,7 +84,7 @@ class NodeRuntime:
     def process(self, launch: Launch) -> RuntimeProcess:
         """AWS's client in Node.js, on our stand-in for its compiled half."""
         flags = [*self._flags(launch), "--require", str(_CLIENT)]
-        variables = {"NODE_PATH": self._module_path(launch.task_root)}
+        variables = {"NODE_PATH": self._module_path(launch)}
         if not launch.managed:
             return RuntimeProcess(
                 launched(self.node.path, *flags, *self._standard_program()),
@@ -120,9 +120,10 @@ class NodeRuntime:
                 flags.append(f"--no-{feature}")
         return flags
 
-    def _module_path(self, task_root: Path) -> str:
-        layers = (f"/opt/nodejs/node{self.major}/node_modules", "/opt/nodejs/node_modules")
-        return os.pathsep.join((*layers, str(task_root)))
+    def _module_path(self, launch: Launch) -> str:
+        opt = launch.layers or Path("/opt")
+        layers = (f"{opt}/nodejs/node{self.major}/node_modules", f"{opt}/nodejs/node_modules")
+        return os.pathsep.join((*layers, str(launch.task_root)))
 
 
 def named_major(identifier: str) -> int | None:

@@ -41,7 +41,9 @@ class CustomRuntime:
 
     def process(self, launch: Launch) -> RuntimeProcess:
         """The bootstrap. Raises EntryPointInvalid."""
-        return RuntimeProcess(command=launched(_bootstrap(launch.task_root)), runtime_dir=RUNTIME_DIR)
+        return RuntimeProcess(
+            command=launched(_bootstrap(launch.task_root, launch.layers or LAYERS_DIR)), runtime_dir=RUNTIME_DIR
+        )
 
 
 def ensure(identifier: str) -> CustomRuntime:
@@ -51,12 +53,12 @@ def ensure(identifier: str) -> CustomRuntime:
     return CustomRuntime(identifier)
 
 
-def _bootstrap(task_root: Path) -> Path:
+def _bootstrap(task_root: Path, layers: Path) -> Path:
     """The first executable `bootstrap` in AWS's order."""
-    for folder in (RUNTIME_DIR, task_root, LAYERS_DIR):
+    for folder, name in ((RUNTIME_DIR, RUNTIME_DIR), (task_root, Path("/var/task")), (layers, LAYERS_DIR)):
         path = folder / BOOTSTRAP
         if path.is_file() and os.access(path, os.X_OK):
-            _check_executable(path, f"/var/task/{BOOTSTRAP}" if folder == task_root else str(path))
+            _check_executable(path, str(name / BOOTSTRAP))
             return path
     raise EntryPointInvalid("Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]")
 

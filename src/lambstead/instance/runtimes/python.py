@@ -65,7 +65,11 @@ class PythonRuntime:
             command=RuntimeCommand(
                 program=self.interpreter.path,
                 arguments_before=(*flags, str(_BOOTSTRAP)),
-                arguments_after=(str(self.client_dir), json.dumps(asdict(launch.link)) if launch.link else ""),
+                arguments_after=(
+                    str(self.client_dir),
+                    json.dumps(asdict(launch.link)) if launch.link else "",
+                    json.dumps(self._layer_paths(launch.layers)),
+                ),
             ),
             runtime_dir=self.client_dir,
             program_dir=self.interpreter.path.parent,
@@ -73,6 +77,12 @@ class PythonRuntime:
             polls=launch.slots if launch.managed else 1,
             connections=Connections.WORKERS if launch.managed else Connections.ANONYMOUS,
         )
+
+    def _layer_paths(self, layers: Path | None) -> list[str]:
+        """Where modules of layers lie. The version in the path is the runtime's own name, also where another CPython stands in for it."""
+        if layers is None:
+            return []
+        return [str(layers / "python" / "lib" / self.identifier / "site-packages"), str(layers / "python")]
 
 
 def named_minor(identifier: str) -> int | None:

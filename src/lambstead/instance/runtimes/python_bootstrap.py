@@ -1,6 +1,6 @@
 """What a Python environment runs: confine this process, put the paths in AWS's order, then AWS's own interface client.
 
-Run as `<python> -P -S python_bootstrap.py CONFINEMENT CLIENT_DIR LINK` by the interpreter of the function, which is not Lambstead's: only the
+Run as `<python> -P -S python_bootstrap.py CONFINEMENT CLIENT_DIR LINK LAYERS` by the interpreter of the function, which is not Lambstead's: only the
 standard library is imported and nothing of Lambstead can be. `-P` and `-S` keep the script's folder and the interpreter's
 site-packages off `sys.path`, so that the function finds what AWS's image has and no more.
 
@@ -22,9 +22,9 @@ PR_SET_PDEATHSIG = 1
 PR_SET_NO_NEW_PRIVS = 38
 
 
-def main(confinement_json: str, client_dir: str, link_json: str) -> None:
+def main(confinement_json: str, client_dir: str, link_json: str, layers_json: str) -> None:
     confine(json.loads(confinement_json))
-    arrange_paths(os.environ["LAMBDA_TASK_ROOT"], client_dir)
+    arrange_paths(os.environ["LAMBDA_TASK_ROOT"], json.loads(layers_json), client_dir)
     restore_builtins()
     # /var/task is read-only on AWS; here the code package must be left as it is.
     sys.dont_write_bytecode = True
@@ -100,11 +100,11 @@ def workers_die_with_this_process(libc: ctypes.CDLL) -> None:
     os.register_at_fork(before=before, after_in_child=after_in_child)
 
 
-def arrange_paths(task_root: str, client_dir: str) -> None:
-    """AWS's order: the code package, then what PYTHONPATH says, then the client and boto3, then the standard library."""
+def arrange_paths(task_root: str, layers: list[str], client_dir: str) -> None:
+    """AWS's order: the code package, the layers, what PYTHONPATH says, the client and boto3, the standard library."""
     if sys.path[:1] == [os.path.dirname(os.path.abspath(__file__))]:
         del sys.path[0]  # put there by interpreters that are too old for -P
-    sys.path.insert(0, task_root)
+    sys.path[:0] = [task_root, *layers]
     if client_dir not in sys.path:
         standard_library = next(
             (i for i, path in enumerate(sys.path) if path.startswith(sys.base_prefix)), len(sys.path)
@@ -120,4 +120,4 @@ def restore_builtins() -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], sys.argv[3])
+    main(*sys.argv[1:5])

@@ -45,6 +45,8 @@ class Launch:
     """The unpacked code package."""
     variables: Mapping[str, str]
     """The customer's environment variables."""
+    layers: Path | None = None
+    """The folder that stands in for `/opt`; None without layers."""
     link: WorkerLink | None = None
     """Given only to runtimes whose workers can speak the link."""
 
