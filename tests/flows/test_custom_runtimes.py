@@ -17,6 +17,7 @@ from tests.harness import (
     create_provider,
     invoke,
     on_provider,
+    wait_active,
     wait_for,
 )
 
@@ -97,9 +98,19 @@ def test_a_shell_script_serves_on_managed_instances_one_after_the_other(server: 
     provider = create_provider(aws, "shells")
     members = on_provider(provider, 4, Publish=True, PublishTo="LATEST_PUBLISHED", Timeout=20)
     deploy(aws, "shell-managed", archive({"bootstrap": SHELL}, "bootstrap"), **members)
-    wait_for(lambda: server.environments("shell-managed"), "it is ready")
+    wait_active(aws, "shell-managed")
     asked = [server.clients.submit(invoke, aws, "shell-managed", number) for number in range(8)]
     assert sorted(each.result(60).payload["event"] for each in asked) == list(range(8))
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not on PATH")
+def test_the_program_may_come_from_a_layer_and_the_code_packages_own_goes_first(aws: "LambdaClient") -> None:
+    code = archive({"bootstrap": SHELL}, "bootstrap")
+    layer = aws.publish_layer_version(LayerName="shell", Content={"ZipFile": code})["LayerVersionArn"]
+    deploy(aws, "from-layer", archive({"x": ""}), Layers=[layer], Timeout=20)
+    assert invoke(aws, "from-layer", 7).payload == {"handler": "my.handler", "event": 7}
+    deploy(aws, "own-first", archive({"bootstrap": "#!/bin/sh\nexit 42\n"}, "bootstrap"), Layers=[layer])
+    assert invoke(aws, "own-first").payload["errorMessage"].endswith("exit status 42")
 
 
 @pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")

@@ -97,8 +97,8 @@ def test_invocations_spread_over_the_threads(
     asked = [server.clients.submit(invoke, aws, "four-threads", {"folder": str(tmp_path)}) for _ in range(8)]
     wait_for(lambda: len(list(tmp_path.glob("in-*"))) == 8, "eight run at once")
     (tmp_path / "open").touch()
-    threads_used = sorted(each.result(30).payload for each in asked)
-    assert threads_used == [1, 1, 2, 2, 3, 3, 4, 4]
+    # The oldest poll gets the next event, so the first four meet four threads.
+    assert {each.result(30).payload for each in asked} == {1, 2, 3, 4}
 
 
 def test_an_uncaught_error_ends_its_thread_is_logged_and_the_environment_is_replaced(
@@ -214,6 +214,14 @@ def test_features_that_aws_switches_off_can_be_switched_on(aws: "LambdaClient") 
     for name, members, seen in (("esm-off", {}, "ERR_REQUIRE_ESM"), ("esm-on", {"Environment": on}, 42)):
         deploy(aws, name, "", "nodejs22.x", Code=code, **members)
         assert invoke(aws, name).payload == seen
+
+
+def test_modules_of_layers_are_found(aws: "LambdaClient") -> None:
+    module = {"nodejs/node_modules/shared/index.js": "module.exports = 'from the layer';"}
+    layer = aws.publish_layer_version(LayerName="shared", Content={"ZipFile": archive(module)})["LayerVersionArn"]
+    source = "const shared = require('shared'); exports.handler = async () => shared;"
+    deploy(aws, "layered", source, file="index.cjs", Layers=[layer])
+    assert invoke(aws, "layered").payload == "from the layer"
 
 
 def test_client_context_and_unicode_headers_arrive(aws: "LambdaClient") -> None:

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.harness import FUNCTIONS, with_runtime
 from tests.instance.harness import EnvironmentLink, Gateway, eventually, is_alive
 
 from lambstead.instance.strays import INSTANCE_VARIABLE, find_strays, kill_strays
@@ -143,6 +144,32 @@ async def test_a_killed_agent_takes_its_environments_along(gateway: Gateway, tmp
     gateway.process.kill()
     await gateway.agent_gone()
     await eventually(lambda: not gateway.processes(), "the environment's processes are gone")
+
+
+@pytest.mark.parametrize("identifier", ["nodejs24.x", "provided.al2023"])
+@pytest.mark.parametrize("mode", ["managed-instances", "on-demand"])
+async def test_a_killed_agent_takes_every_kind_of_runtime_along(
+    gateway: Gateway, tmp_path: Path, identifier: str, mode: str
+) -> None:
+    """What cannot confine itself is started by a launcher that asks the kernel for this."""
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "index.mjs").write_text("export const handler = async () => 1;")
+    bootstrap = code / "bootstrap"
+    bootstrap.write_text(f"#!{sys.executable} -ES\n{(FUNCTIONS / 'bootstrap.py').read_text()}")
+    bootstrap.chmod(0o755)
+    options = {"runtime": with_runtime(identifier), "handler": "index.handler", "code_path": str(code)}
+    environment = await gateway.start(None, mode=mode, max_concurrency=2, **options)
+    assert environment.ready is not None
+    [main] = gateway.processes()
+    status = Path(f"/proc/{main}/status").read_text()
+    assert "NoNewPrivs:\t1" in status
+    limits = Path(f"/proc/{main}/limits").read_text()
+    assert any(line.startswith("Max open files") and " 4096 " in line for line in limits.splitlines())
+    assert gateway.process is not None
+    gateway.process.kill()
+    await gateway.agent_gone()
+    await eventually(lambda: not gateway.processes(), "the environment's process is gone")
 
 
 async def test_what_a_killed_agent_leaves_is_found_by_the_instances_id(gateway: Gateway) -> None:
