@@ -198,8 +198,15 @@ def test_a_stack_is_its_packages_laid_over_one_another_in_their_order(kept: Pack
 
     stack, turned, one, two = asyncio.run(story())
     assert files(stack) == {
-        "a": b"upper", "only-lower": b"1", "folder/x": b"upper", "folder/y": b"2", "was-file/now": b"folder",
-        "was-folder": b"file", "target": b"t", "was-link/inside": b"4", "b": b"5",
+        "a": b"upper",
+        "only-lower": b"1",
+        "folder/x": b"upper",
+        "folder/y": b"2",
+        "was-file/now": b"folder",
+        "was-folder": b"file",
+        "target": b"t",
+        "was-link/inside": b"4",
+        "b": b"5",
     }
     assert {name: os.readlink(stack / name) for name in ("points", "links")} == {
         "points": "target",
