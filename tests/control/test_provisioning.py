@@ -8,7 +8,7 @@ import io
 import shutil
 import zipfile
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from tests.samples import created, managed, provider, published, standard
 
 from lambstead.control.provisioning import Provisioning
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
+from lambstead.core.capacity import ProviderState
 from lambstead.core.fleet import Instance, InstancePhase
 from lambstead.core.functions import FunctionVersion, State, UpdateStatus
 from lambstead.core.invocations import resolve
@@ -162,6 +163,20 @@ def test_a_launch_that_fails_is_tried_again(tmp_path: Path) -> None:
         await scene.provisioning.reconcile()
         assert [i.id for i in scene.machines.launched] == list(scene.provisioning.fleet.instances)
         assert len(scene.starts()) == 1
+
+    play(tmp_path, story)
+
+
+def test_a_provider_that_is_deleted_while_it_is_checked_stays_deleted(tmp_path: Path) -> None:
+    async def story(scene: Scene) -> None:
+        pending = provider("hasty", state=ProviderState.PENDING)
+        await scene.store.write(lambda tx: tx.save_provider(pending))
+        checking = asyncio.ensure_future(scene.provisioning.reconcile())
+        await asyncio.sleep(0)  # it is reading what is pending
+        await scene.store.write(lambda tx: tx.save_provider(replace(pending, state=ProviderState.DELETING)))
+        await checking
+        await scene.provisioning.reconcile()
+        assert await scene.store.read(lambda r: r.provider("hasty")) is None
 
     play(tmp_path, story)
 

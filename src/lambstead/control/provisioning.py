@@ -241,7 +241,7 @@ class Provisioning:
 
     async def _settle_provider(self, provider: CapacityProvider) -> None:
         if provider.state is ProviderState.PENDING:
-            await self._store.write(lambda tx: tx.save_provider(capacity.apply(provider, ProviderChecked())))
+            await self._store.write(lambda tx: _checked(tx, provider.name))
             return
         instances = self.fleet.of_provider(provider.name)
         for instance in instances:
@@ -567,6 +567,13 @@ class Provisioning:
     def _decide(self, what: str, because: str) -> None:
         self.decisions.append(Decision(datetime.now(UTC), what, because))
         log.info("decision", extra={"what": what, "because": because})
+
+
+def _checked(tx: Transaction, name: str) -> None:
+    """Make a provider active, unless somebody deleted it since it was seen."""
+    provider = tx.provider(name)
+    if provider is not None and provider.state is ProviderState.PENDING:
+        tx.save_provider(capacity.apply(provider, ProviderChecked()))
 
 
 def _init_limit(timeout_s: int) -> timedelta:
