@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import boto3
 import botocore.config
 import psutil
+import pytest
+
+from lambstead.instance.runtimes import catalogue
 
 if TYPE_CHECKING:
     from types_boto3_lambda import LambdaClient
@@ -53,6 +57,21 @@ def package(source: str, module: str = "app", **files: str) -> bytes:
         for name, text in files.items():
             opened.writestr(name, text)
     return archive.getvalue()
+
+
+FUNCTIONS = Path(__file__).parent / "functions"
+"""Sources of functions that several tests deploy."""
+
+
+def archive(files: Mapping[str, str], *programs: str) -> bytes:
+    """A zip of these texts by their path; `programs` among them are executable."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as opened:
+        for name, text in files.items():
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = (0o755 if name in programs else 0o644) << 16
+            opened.writestr(entry, text)
+    return packed.getvalue()
 
 
 @dataclass
@@ -99,6 +118,10 @@ class Server:
     def agents(self) -> list[psutil.Process]:
         """The agent processes of this server."""
         return [p for p in psutil.Process(self.process.pid).children() if "lambstead.instance.agent" in p.cmdline()]
+
+    def logs(self, function: str) -> str:
+        """Everything that the function's environments have logged so far."""
+        return "".join(path.read_text() for path in sorted((self.data / "logs" / function).glob("*.log")))
 
     def processes(self) -> list[int]:
         """Every process that this server started, however deep, by the marks they carry."""
@@ -233,6 +256,14 @@ class Answer:
     payload: Any
     error: str | None
     version: str | None
+
+
+def with_runtime(identifier: str) -> str:
+    """The identifier of a runtime that is installed now; skips the test, and says so, where npm would be needed and is not there."""
+    if identifier.startswith("nodejs") and shutil.which("npm") is None:
+        pytest.skip("npm is not on PATH: the Node.js client cannot be fetched")
+    catalogue.install(RUNTIMES, identifier, print)
+    return identifier
 
 
 def invoke(aws: "LambdaClient", name: str, event: Any = None, **members: Any) -> Answer:

@@ -122,6 +122,7 @@ class Lambstead:
                 COLD_START_WAIT.total_seconds(),
                 MAX_WAITING,
                 settings.concurrent_executions,
+                settings.stream_kib_per_second * 1024,
             ),
             self.records,
             self.loop.poke,

@@ -90,6 +90,8 @@ class Settings:
     """How Python workers of managed functions get their events: over the invocation link, or with AWS's client speaking HTTP."""
     instance_poll: timedelta
     """The tick of the reconcile loop: how late a change is noticed when nobody reported it."""
+    stream_kib_per_second: int
+    """How fast a streamed response flows after its first 6 MiB."""
     stop_wait: timedelta
     """How long a clean stop lets running invocations finish."""
     event_retry_delay: timedelta
@@ -149,6 +151,7 @@ class Settings:
             runtime_client=cast(  # choice() checked it
                 RuntimeClient, sources.choice("runtime_client", get_args(RuntimeClient), "link")
             ),
+            stream_kib_per_second=sources.integer("stream_kib_per_second", 2048, 32, 65_536),
             stop_wait=sources.duration("stop_wait", timedelta(seconds=10), timedelta(0), timedelta(minutes=15)),
             event_retry_delay=sources.duration(
                 "event_retry_delay", timedelta(minutes=1), timedelta(milliseconds=10), timedelta(hours=1)

@@ -7,6 +7,7 @@ from hypothesis.strategies import integers
 
 from lambstead.core.runtime_api import (
     REMEMBERED_TIMEOUTS,
+    Connections,
     InitProgress,
     Invocation,
     Late,
@@ -33,7 +34,7 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.slots = 1
-        self.api = RuntimeApi(1, worker_per_connection=True)
+        self.api = RuntimeApi(1, Connections.WORKERS)
         self.now_ms = 0
         self.counted = 0  # idle slots as the gateway counts them
         self.opened = False
@@ -49,7 +50,7 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
     @initialize(slots=integers(1, 5))
     def begin(self, slots: int) -> None:
         self.slots = slots
-        self.api = RuntimeApi(slots, worker_per_connection=True)
+        self.api = RuntimeApi(slots, Connections.WORKERS)
 
     @property
     def alive(self) -> list[WorkerId]:
@@ -183,19 +184,167 @@ class OneConnectionPerWorker(RuleBasedStateMachine):
         assert self.accepted == set(self.settled) | {i.stream for i in self.running.values()}
 
 
+class OneConnectionPerPoller(RuleBasedStateMachine):
+    """Worker threads as AWS's Node.js client behaves: each polls again at once, on its own connection, whatever it still runs.
+
+    Invariants: as many at once as there are slots, however many polls are parked; what ran in a thread that died is settled by its deadline and
+    holds no slot after it; every accepted invocation is settled exactly once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.slots = 1
+        self.api = RuntimeApi(1, Connections.POLLERS)
+        self.now_ms = 0
+        self.counted = 0
+        self.next_stream = 0
+        self.threads: list[WorkerId] = []
+        self.parked: list[WorkerId] = []  # the oldest poll first
+        self.running: dict[int, tuple[WorkerId, Invocation]] = {}
+        self.overdue: dict[int, tuple[WorkerId, Invocation]] = {}
+        self.streaming: dict[int, tuple[WorkerId, Invocation]] = {}
+        self.accepted: set[int] = set()
+        self.settled: list[int] = []
+
+    @initialize(slots=integers(1, 6), threads=integers(1, 4))
+    def begin(self, slots: int, threads: int) -> None:
+        self.slots = slots
+        self.api = RuntimeApi(slots, Connections.POLLERS)
+        self.threads = [WorkerId(number) for number in range(threads)]
+        self.api.open()
+        for thread in self.threads:
+            self.park(thread)
+
+    def park(self, thread: WorkerId) -> None:
+        self.api.poll(thread)
+        self.parked.append(thread)
+        self.counted += self.api.take_slots_change()
+
+    @rule(timeout=integers(1, 50), polls_again=st.booleans())
+    def invoke(self, timeout: int, polls_again: bool) -> None:
+        self.next_stream += 1
+        invocation = Invocation(self.next_stream, f"r{self.next_stream}", self.now_ms + timeout, timeout)
+        outcome = self.api.invoke(invocation)
+        if isinstance(outcome, Refused):
+            assert self.counted == 0
+            return
+        assert self.counted > 0
+        self.counted -= 1
+        assert outcome == self.parked.pop(0)
+        self.running[invocation.stream] = (outcome, invocation)
+        self.accepted.add(invocation.stream)
+        self.counted += self.api.take_slots_change()
+        if polls_again:
+            self.park(outcome)
+
+    @precondition(lambda self: bool(set(self.threads) - set(self.parked)))
+    @rule(pick=picks)
+    def poll(self, pick: int) -> None:
+        self.park(_pick(sorted(set(self.threads) - set(self.parked)), pick))
+
+    @precondition(lambda self: self.running)
+    @rule(pick=picks)
+    def begin_stream(self, pick: int) -> None:
+        stream = list(self.running)[pick % len(self.running)]
+        thread, invocation = self.running[stream]
+        if thread in self.threads:
+            begun = self.api.begin_stream(invocation.request_id, None)
+            assert begun is (None if stream in self.streaming else invocation)
+            self.streaming[stream] = (thread, invocation)
+            assert self.api.take_slots_change() == 0
+
+    @precondition(lambda self: self.streaming)
+    @rule(pick=picks)
+    def end_stream(self, pick: int) -> None:
+        """The answer is complete, or its connection broke off: also long after its invocation was settled, or its thread ended."""
+        stream = list(self.streaming)[pick % len(self.streaming)]
+        _, invocation = self.streaming.pop(stream)
+        assert self.api.end_stream(invocation) is (stream in self.running)
+        if self.running.pop(stream, None):
+            self.settled.append(stream)
+        self.overdue.pop(stream, None)
+        self.counted += self.api.take_slots_change()
+
+    @precondition(lambda self: self.running)
+    @rule(pick=picks)
+    def answer(self, pick: int) -> None:
+        stream = list(self.running)[pick % len(self.running)]
+        thread, invocation = self.running[stream]
+        if stream in self.streaming:
+            assert isinstance(self.api.answer(invocation.request_id, None), Unknown)
+        elif thread in self.threads:  # a dead one answers nothing
+            assert self.api.answer(invocation.request_id, None) is invocation
+            del self.running[stream]
+            self.settled.append(stream)
+            self.counted += self.api.take_slots_change()
+
+    @precondition(lambda self: self.overdue)
+    @rule(pick=picks)
+    def answer_late(self, pick: int) -> None:
+        stream = list(self.overdue)[pick % len(self.overdue)]
+        _, invocation = self.overdue.pop(stream)
+        self.streaming.pop(stream, None)
+        assert isinstance(self.api.answer(invocation.request_id, None), Late)
+        self.counted += self.api.take_slots_change()
+
+    @rule(by=integers(1, 40))
+    def time_passes(self, by: int) -> None:
+        self.now_ms += by
+        due = {s: pair for s, pair in self.running.items() if pair[1].deadline_ms <= self.now_ms}
+        assert {i.stream for i in self.api.expire(self.now_ms)} == set(due)
+        for stream, (thread, invocation) in due.items():
+            del self.running[stream]
+            self.settled.append(stream)
+            if thread in self.threads:
+                self.overdue[stream] = (thread, invocation)
+        self.counted += self.api.take_slots_change()
+
+    @precondition(lambda self: self.threads)
+    @rule(pick=picks)
+    def thread_dies(self, pick: int) -> None:
+        thread = self.threads.pop(pick % len(self.threads))
+        if thread in self.parked:
+            self.parked.remove(thread)
+        lost = self.api.lost(thread)
+        assert (lost.aborted, lost.workers_left, lost.was_worker) == ((), len(self.threads), True)
+        self.overdue = {s: pair for s, pair in self.overdue.items() if pair[0] != thread}
+        self.counted += self.api.take_slots_change()
+
+    @rule()
+    def another_connection_ends(self) -> None:
+        assert not self.api.lost(WorkerId(-1)).was_worker
+
+    @invariant()
+    def as_many_as_there_are_slots(self) -> None:
+        busy = len(self.running) + len(self.overdue)
+        assert busy + self.counted <= self.slots
+        assert self.counted == min(len(self.parked), self.slots - busy)
+        assert self.api.lingering == len(self.overdue)
+
+    @invariant()
+    def every_accepted_invocation_is_settled_exactly_once(self) -> None:
+        assert len(self.settled) == len(set(self.settled))
+        assert self.accepted == set(self.settled) | set(self.running)
+
+    def teardown(self) -> None:
+        self.settled += [i.stream for i in self.api.end()]
+        assert sorted(self.settled) == sorted(self.accepted)
+
+
 def _pick(candidates: list[WorkerId], pick: int) -> WorkerId:
     return candidates[pick % len(candidates)]
 
 
 TestOneConnectionPerWorker = OneConnectionPerWorker.TestCase
+TestOneConnectionPerPoller = OneConnectionPerPoller.TestCase
 
 
 def an_invocation(stream: int, request_id: str = "r", deadline_ms: int = 100) -> Invocation:
     return Invocation(stream, request_id, deadline_ms, 100)
 
 
-def open_rules(slots: int, *, worker_per_connection: bool = False) -> RuntimeApi:
-    rules = RuntimeApi(slots, worker_per_connection=worker_per_connection)
+def open_rules(slots: int, connections: Connections = Connections.ANONYMOUS) -> RuntimeApi:
+    rules = RuntimeApi(slots, connections)
     rules.open()
     return rules
 
@@ -221,7 +370,7 @@ def test_where_connections_are_not_workers_their_end_aborts_nothing() -> None:
 
 
 def test_a_second_delivery_of_a_request_id_is_not_answered_by_the_first_ones_code() -> None:
-    rules = open_rules(2, worker_per_connection=True)
+    rules = open_rules(2, Connections.WORKERS)
     rules.poll(WorkerId(1))
     rules.invoke(an_invocation(1))
     rules.expire(100)
@@ -235,7 +384,7 @@ def test_a_second_delivery_of_a_request_id_is_not_answered_by_the_first_ones_cod
 
 
 def test_only_the_last_thousand_timed_out_ids_are_remembered() -> None:
-    rules = open_rules(1, worker_per_connection=True)
+    rules = open_rules(1, Connections.WORKERS)
     for number in range(REMEMBERED_TIMEOUTS + 1):
         rules.poll(WorkerId(1))
         rules.take_slots_change()

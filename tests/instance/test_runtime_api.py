@@ -12,12 +12,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from lambstead.core.runtime_api import MAX_ERROR_BYTES, MAX_RESPONSE_BYTES
+from lambstead.core.runtime_api import MAX_ERROR_BYTES, MAX_RESPONSE_BYTES, Connections
+from lambstead.core.streaming import MAX_STREAMED_BYTES
 from lambstead.instance.platform_log import PlatformLog
 from lambstead.instance.runtime_api import RuntimeApiServer
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
-from lambstead.link.messages import Error, Invoke, Reject, Result, Slots, StartEnvironment
+from lambstead.link.messages import STREAM_WINDOW_BYTES, Error, Invoke, Reject, Result, Slots, StartEnvironment, Window
 
 pytestmark = pytest.mark.anyio
 
@@ -100,7 +101,8 @@ class Bench:
         self.log: list[str] = []
         start = _start_message("managed-instances" if managed else "on-demand")
         log = PlatformLog(start, "python:3.13.0", self.log.append)
-        self.api = RuntimeApiServer(slots, self.life, log, lambda: None, worker_per_connection=managed)
+        connections = Connections.WORKERS if managed else Connections.ANONYMOUS
+        self.api = RuntimeApiServer(slots, self.life, log, lambda: None, connections)
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
         self.gateway = LinkConnection(lambda _, frame: self.frames.put_nowait(frame), lambda *_: None)
         self.agent = LinkConnection(lambda _, frame: self.api.link_frame(frame), lambda *_: None)
@@ -134,6 +136,9 @@ class Bench:
     ) -> None:
         message = Invoke(request_id, int(time.time() * 1000) + timeout_ms, timeout_ms, ARN, **head)
         self.gateway.send(Kind.INVOKE, stream, msgspec.json.encode(message), payload)
+
+    def grant(self, stream: int, size_bytes: int) -> None:
+        self.gateway.send(Kind.WINDOW, stream, msgspec.json.encode(Window(size_bytes)))
 
     async def slots(self) -> int:
         return msgspec.json.decode((await self.frame(Kind.SLOTS)).head, type=Slots).change
@@ -419,6 +424,7 @@ async def test_an_invalid_response_mode_is_refused_and_a_streamed_error_is_an_er
             b"Lambda-Runtime-Function-Error-Type: Function.Midway\r\nLambda-Runtime-Function-Error-Body: eyJhIjoxfQ==\r\n\r\n"
         )
         assert (await client.reply()).status == 202
+        assert (await table.frame(Kind.CHUNK)).payload == b"half"
         error, frame = await table.error()
         assert (error.error_type, frame.payload) == ("Function.Midway", b'{"a":1}')
 
@@ -573,3 +579,129 @@ async def test_a_request_head_above_the_limit_is_refused() -> None:
         client = await table.client()
         client.writer.write(b"GET /2018-06-01/ping HTTP/1.1\r\nX-Long: " + b"x" * (3 * 1024 * 1024))
         assert (await client.reply()).status == 431
+
+
+# --- streamed answers -----------------------------------------------------------------------------------------------------
+
+STREAM_HEAD = (
+    b"POST /2018-06-01/runtime/invocation/id-1/response HTTP/1.1\r\nTransfer-Encoding: chunked\r\n"
+    b"Content-Type: text/plain\r\nLambda-Runtime-Function-Response-Mode: streaming\r\n\r\n"
+)
+
+
+def http_chunk(part: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(part), part)
+
+
+async def test_each_part_is_passed_on_before_the_next_is_sent() -> None:
+    async with bench(managed=False) as table:
+        client = await table.polling_client()
+        table.invoke(1, "id-1")
+        await client.reply()
+        client.writer.write(STREAM_HEAD + http_chunk(b"first"))
+        first = await table.frame(Kind.CHUNK)
+        assert (first.head, first.payload) == (b'["text/plain"]', b"first")
+        client.writer.write(http_chunk(b"second"))
+        second = await table.frame(Kind.CHUNK)
+        assert (second.head, second.payload) == (b"", b"second")
+        client.writer.write(b"0\r\n\r\n")
+        assert (await table.frame(Kind.END)).stream == 1
+        assert (await client.reply()).status == 202
+        assert any('"status":"success"' in line or "REPORT" in line for line in table.log)
+
+
+async def test_a_runtime_is_not_read_beyond_what_was_granted_and_polls_again_after_its_answer() -> None:
+    async with bench(managed=False) as table:
+        client = await table.polling_client()
+        table.invoke(1, "id-1")
+        await client.reply()
+        part, count = b"x" * 65_536, 400
+        client.writer.write(STREAM_HEAD)
+        sending = asyncio.create_task(_send_all(client, [http_chunk(part)] * count + [b"0\r\n\r\n"]))
+        received = 0
+        while received < STREAM_WINDOW_BYTES:
+            received += len((await table.frame(Kind.CHUNK)).payload)
+        # Nothing is granted, so nothing more may come than one read beyond the window.
+        other = await table.client()
+        assert (await other.ask("GET", "/2018-06-01/ping")).status == 200
+        assert table.frames.empty()
+        assert received < STREAM_WINDOW_BYTES + 1024 * 1024
+        table.grant(1, received)
+        while received < count * len(part):
+            size = len((await table.frame(Kind.CHUNK)).payload)
+            received += size
+            table.grant(1, size)
+        await table.frame(Kind.END)
+        await sending
+        assert (await client.reply()).status == 202
+        client.send("GET", "/2018-06-01/runtime/invocation/next")
+        assert (await table.slots()) == 1
+
+
+async def _send_all(client: Client, parts: list[bytes]) -> None:
+    for part in parts:
+        client.writer.write(part)
+        await client.writer.drain()
+
+
+async def test_more_than_a_stream_may_have_is_an_error_and_the_runtime_is_told() -> None:
+    async with bench(managed=False) as table:
+        client = await table.polling_client()
+        table.invoke(1, "id-1")
+        await client.reply()
+        part = b"x" * 1024 * 1024
+        client.writer.write(STREAM_HEAD)
+        parts = [http_chunk(part)] * (MAX_STREAMED_BYTES // len(part)) + [http_chunk(b"y"), b"0\r\n\r\n"]
+        sending = asyncio.create_task(_send_all(client, parts))
+        received = 0
+        while (frame := await table.frames.get()).kind is Kind.CHUNK:
+            received += len(frame.payload)
+            table.grant(1, len(frame.payload))
+        assert frame.kind is Kind.ERROR
+        assert received <= MAX_STREAMED_BYTES
+        assert json.loads(frame.payload)["errorType"] == "Function.ResponseSizeTooLarge"
+        await sending
+        assert (await client.reply()).status == 413
+
+
+async def test_a_stream_that_breaks_off_is_an_error_and_frees_its_slot() -> None:
+    async with bench(managed=False) as table:
+        client = await table.polling_client()
+        table.invoke(1, "id-1")
+        await client.reply()
+        client.writer.write(STREAM_HEAD + http_chunk(b"half"))
+        await table.frame(Kind.CHUNK)
+        client.writer.close()
+        error, frame = await table.error()
+        assert error.error_type == "Runtime.TruncatedResponse"
+        assert "id-1" in json.loads(frame.payload)["errorMessage"]
+        again = await table.client()
+        again.send("GET", "/2018-06-01/runtime/invocation/next")
+        assert (await table.slots()) == 1
+
+
+async def test_a_stream_that_is_late_is_read_to_its_end_and_told_so() -> None:
+    async with bench(managed=False) as table:
+        client = await table.polling_client()
+        table.invoke(1, "id-1", timeout_ms=50)
+        await client.reply()
+        client.writer.write(STREAM_HEAD + http_chunk(b"half"))
+        await table.frame(Kind.CHUNK)
+        error, _ = await table.error()
+        assert error.error_type == "Sandbox.Timedout"
+        client.writer.write(http_chunk(b"x" * 3_000_000) + b"0\r\n\r\n")
+        assert (await client.reply()).status == 410
+        assert table.frames.empty()
+
+
+async def test_an_invocation_that_is_being_answered_cannot_be_answered_again() -> None:
+    async with bench(managed=False) as table:
+        client, other = await table.polling_client(), await table.client()
+        table.invoke(1, "id-1")
+        await client.reply()
+        client.writer.write(STREAM_HEAD + http_chunk(b"half"))
+        await table.frame(Kind.CHUNK)
+        assert (await other.answer("id-1", b"1")).status == 400
+        assert (await other.answer("id-1", b"1", Lambda_Runtime_Function_Response_Mode="streaming")).status == 400
+        client.writer.write(b"0\r\n\r\n")
+        await table.frame(Kind.END)

@@ -14,7 +14,9 @@ from hypothesis import strategies as st
 
 from lambstead.instance.runtimes import catalogue, python
 from lambstead.instance.runtimes.discovery import CACHE_NAME, Interpreter, find_interpreters
-from lambstead.instance.runtimes.python import CLIENT_MINORS, REQUIREMENTS, RuntimeNotAvailable, choose
+from lambstead.instance.runtimes.installation import STAMP_NAME
+from lambstead.instance.runtimes.python import CLIENT_MINORS, REQUIREMENTS, choose
+from lambstead.instance.runtimes.runtime import RuntimeNotAvailable
 
 ROOT = Path(__file__).parents[2]
 
@@ -82,26 +84,35 @@ def test_a_broken_memory_is_forgotten(tmp_path: Path) -> None:
 
 def test_listed_runtimes_say_what_would_happen(runtimes: Path) -> None:
     by_identifier = {status.identifier: status for status in catalogue.list_runtimes(runtimes)}
-    assert list(by_identifier) == list(catalogue.PYTHON_RUNTIMES)
+    assert list(by_identifier) == [
+        *catalogue.PYTHON_RUNTIMES,
+        *catalogue.NODE_RUNTIMES,
+        *catalogue.CUSTOM_RUNTIMES,
+        *catalogue.UNBUILT_RUNTIMES,
+    ]
     named = by_identifier["python3.13"]
     assert named.state in ("ready", "substituted")
-    assert named.client_version == python.CLIENT_VERSION
+    assert named.client == f"awslambdaric {python.CLIENT_VERSION}"
     assert named.interpreter_path is not None
-    for status in by_identifier.values():
+    for identifier in catalogue.PYTHON_RUNTIMES:
+        status = by_identifier[identifier]
         assert (status.advice == "") == (status.state == "ready")
+    assert by_identifier["provided.al2023"].state == "ready"
+    assert "Maven" in by_identifier["java21"].advice
 
 
 def test_without_any_interpreter_the_advice_says_what_to_install() -> None:
-    with pytest.raises(RuntimeNotAvailable, match=r"needs a CPython from 3\.11 to 3\.14"):
+    with pytest.raises(RuntimeNotAvailable, match=r"needs a CPython from 3\.10 to 3\.15"):
         choose(13, [])
 
 
 @pytest.mark.parametrize(
     ("identifier", "words"),
     [
-        ("nodejs24.x", "Node.js"),
-        ("java21", "Java"),
-        ("provided.al2023", "bootstrap"),
+        ("java21", "Maven"),
+        ("dotnet8", "NuGet"),
+        ("ruby3.4", "gem"),
+        ("provided.al1", "no runtime"),
         ("python2.7", "no runtime"),
         ("", "no runtime"),
     ],
@@ -113,7 +124,7 @@ def test_runtimes_that_are_not_built_say_which_piece_is_missing(tmp_path: Path, 
 
 def test_an_installed_runtime_is_not_installed_again(runtimes: Path) -> None:
     reports: list[str] = []
-    installed = catalogue.install(runtimes, "python3.13", reports.append)
+    installed = python.ensure(runtimes, "python3.13", reports.append)
     assert reports == []
     assert (installed.client_dir / "awslambdaric" / "__main__.py").exists()
     assert (installed.client_dir / "boto3").is_dir()
@@ -141,7 +152,7 @@ def test_two_processes_that_need_a_runtime_install_it_once_and_other_pins_mean_a
     assert counts[0] == 0
     assert counts[1] == 2
     [client_dir] = tmp_path.glob("python3.*")
-    stamp = client_dir / python.STAMP_NAME
+    stamp = client_dir / STAMP_NAME
     assert json.loads(stamp.read_text())["requirements"] == list(REQUIREMENTS)
     leftovers = [p.name for p in tmp_path.iterdir() if p.name not in (client_dir.name, CACHE_NAME, ".install.lock")]
     assert leftovers == []
@@ -175,7 +186,7 @@ def test_boto3_is_the_release_of_the_servers_models() -> None:
 
 
 def test_the_function_cannot_import_what_the_server_has(runtimes: Path) -> None:
-    installed = catalogue.install(runtimes, "python3.13", print)
+    installed = python.ensure(runtimes, "python3.13", print)
     for package in ("lambstead", "msgspec", "uvloop"):
         assert not (installed.client_dir / package).exists()
     assert shutil.which(str(installed.interpreter.path))

@@ -1,12 +1,13 @@
 """What an operation may use: the store, the packages, the way to poke the control loops, the invoke path, time and fresh ids."""
 
 import uuid
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.errors import DomainError
 from lambstead.core.invocations import Target
 from lambstead.store.port import Packages, Store
 
@@ -29,6 +30,18 @@ class Outcome(Protocol):
     def is_error(self) -> bool: ...
 
 
+class StreamedResponse(Protocol):
+    """An answer that can be read while it comes in: iterate its parts, then look at the outcome."""
+
+    @property
+    def outcome(self) -> Outcome | DomainError:
+        """How it ended. The payload is what did not come in parts."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+    def abandon(self) -> None:
+        """Nobody reads on; harmless at the end."""
+
+
 class Invocations(Protocol):
     """The invoke path as operations see it."""
 
@@ -39,6 +52,11 @@ class Invocations(Protocol):
         self, target: Target, *, request_id: str, payload: bytes, trace_id: str, client_context: str, tenant_id: str
     ) -> Outcome:
         """Run it to its settlement."""
+
+    async def stream(
+        self, target: Target, *, request_id: str, payload: bytes, trace_id: str, client_context: str, tenant_id: str
+    ) -> StreamedResponse:
+        """Run it; returns when the first part of its answer is there, or its end."""
 
     async def log_tail(self, environment_id: str, request_id: str) -> bytes:
         """The last 4 KB that the invocation wrote to the environment's log."""

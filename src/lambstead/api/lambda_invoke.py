@@ -29,7 +29,7 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
     client_context = decoded_client_context(request.get("ClientContext", ""))
     target = await context.invocations.resolve(ref)
     tail = request.get("LogType") == "Tail" and kind != "Event"  # nobody is there to read it
-    _refuse_tail_on_managed(target, tail=tail)
+    refuse_tail_on_managed(target, tail=tail)
     if kind == "DryRun":
         return {"StatusCode": 204}
     if kind == "Event":
@@ -121,6 +121,7 @@ def decoded_client_context(header: str) -> str:
         raise InvalidRequestContent("Client context must be a valid Base64-encoded JSON object.") from exc
 
 
-def _refuse_tail_on_managed(target: Target, *, tail: bool) -> None:
+def refuse_tail_on_managed(target: Target, *, tail: bool) -> None:
+    """Raise if the caller wants the tail of a log that managed functions do not give."""
     if tail and target.publication.configuration.managed is not None:
         raise InvalidParameterValue("Tail logs are not supported for functions configured with capacity provider")

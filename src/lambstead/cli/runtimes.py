@@ -36,16 +36,16 @@ def list_(data: DataOption = None, as_json: JsonOption = False) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("runtime", "state", "Python", "client", "note", box=None, header_style="bold")
+    table = Table("runtime", "state", "runs on", "client", "note", box=None, header_style="bold")
     for each in runtimes:
-        cells = (each.identifier, each.state, each.interpreter_version, each.client_version, each.advice)
+        cells = (each.identifier, each.state, each.engine, each.client, each.advice)
         table.add_row(*map(Text, cells))  # Text: nothing in it is markup
     console().print(table)
 
 
 @app.command("install")
 def install(
-    runtime: Annotated[str, typer.Argument(metavar="RUNTIME", help="AWS's name, for example python3.13.")],
+    runtime: Annotated[str, typer.Argument(metavar="RUNTIME", help="AWS's name, for example nodejs24.x.")],
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -54,24 +54,21 @@ def install(
     \b
     Examples:
       lambstead runtime install python3.13
-      lambstead runtime install python3.13 --json
+      lambstead runtime install nodejs24.x --json
     """
     from lambstead.instance.runtimes import catalogue
-    from lambstead.instance.runtimes.python import RuntimeNotAvailable
+    from lambstead.instance.runtimes.runtime import RuntimeNotAvailable
 
     settings = settings_for(data)
     try:
         installed = catalogue.install(settings.runtimes_dir, runtime, lambda step: print(step, file=sys.stderr))
     except RuntimeNotAvailable as exc:
         raise CommandFailed(str(exc), "See what there is with: lambstead runtime list") from exc
-    python = installed.interpreter.version_text
     if as_json:
-        print(
-            json.dumps(
-                {"runtime": runtime, "python": python, "client": str(installed.client_dir), "note": installed.note}
-            )
-        )
-    else:
-        print(f"{runtime} is ready: CPython {python}, interface client in {installed.client_dir}.")
-        if installed.note:
-            print(installed.note)
+        document = {"runtime": runtime, "engine": installed.engine, "client": installed.client, "note": installed.note}
+        print(json.dumps(document))
+        return
+    client = f", {installed.client}" if installed.client else ""
+    print(f"{runtime} is ready: {installed.engine}{client}.")
+    if installed.note:
+        print(installed.note)

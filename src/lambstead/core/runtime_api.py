@@ -10,13 +10,15 @@
 - *Every accepted invocation is settled exactly once*, by an answer, by its deadline or by the end of what ran it.
 - A timed-out invocation keeps its slot while its code runs, and a late answer for it is told so.
 
-A *worker* is one connection of the runtime. Where the interface client keeps one connection per worker (`worker_per_connection`), the loss
-of a connection that polls or runs something is the loss of the worker and of what it ran. Between an answer and the next poll it means
-nothing: AWS's Python client drops its connection after a refused response (seen with 413) and polls on a new one. Where connections are
-not workers, a connection means nothing once its poll was answered.
+A *worker* is one connection of the runtime; what its end means depends on the interface client (`Connections`). Where each worker keeps one
+connection and runs one event at a time, the loss of a connection that polls or runs something is the loss of the worker and of what it ran.
+Between an answer and the next poll it means nothing: AWS's Python client drops its connection after a refused response (seen with 413)
+and polls on a new one. Where a worker polls on its connection and runs many events (Node.js), the loss is that of the worker, and what it ran
+is left to its deadline, as on AWS. Of any other runtime a connection means nothing once its poll was answered.
 Every event may change the announced slots: the shell calls `take_slots_change` after each and tells the gateway.
 """
 
+import enum
 import json
 import re
 from collections import OrderedDict
@@ -35,6 +37,17 @@ WorkerId = NewType("WorkerId", int)
 _ERROR_TYPE = re.compile(r"(Runtime|Function)\.[A-Z][a-zA-Z]+")
 
 
+class Connections(enum.Enum):
+    """What a connection to the Runtime API is to the runtime behind it."""
+
+    WORKERS = "workers"
+    """One connection per worker, on which it polls and answers, one event at a time (Python)."""
+    POLLERS = "pollers"
+    """One connection per worker for its polls alone; it polls again before it has answered (Node.js, many at once)."""
+    ANONYMOUS = "anonymous"
+    """Anything: a connection per request, a pool, one for all (custom runtimes, and whatever runs one event at a time)."""
+
+
 @dataclass(slots=True, eq=False)
 class Invocation:
     """One accepted event. `stream` is the gateway's number for it, unique per environment connection."""
@@ -48,6 +61,8 @@ class Invocation:
     """The connection whose end would end it; None if nothing ties it to one."""
     abandoned: bool = False
     """The caller's interest ended: settle it without telling anybody."""
+    is_streaming: bool = False
+    """Its answer has begun and not ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +95,9 @@ class WorkerLost:
 class RuntimeApi:
     """State of one environment's Runtime API. `slots` is its number of concurrent invocations."""
 
-    def __init__(self, slots: int, *, worker_per_connection: bool) -> None:
+    def __init__(self, slots: int, connections: Connections) -> None:
         self._slots = slots
-        self._worker_per_connection = worker_per_connection
+        self._connections = connections
         self._parked: dict[WorkerId, None] = {}
         self._workers: set[WorkerId] = set()
         self._running: dict[str, Invocation] = {}
@@ -124,21 +139,25 @@ class RuntimeApi:
     def poll(self, worker: WorkerId) -> None:
         """The runtime asks for the next event on this connection. What the worker ran before has ended or moved elsewhere."""
         self._parked[worker] = None
-        if self._worker_per_connection:
+        if self._connections is not Connections.ANONYMOUS:
             self._workers.add(worker)
+        if self._connections is Connections.WORKERS:
             self._release_lingering_of(worker)
             for invocation in self._running.values():
                 if invocation.worker == worker:
                     invocation.worker = None
 
     def invoke(self, invocation: Invocation) -> WorkerId | Refused:
-        """Give the event to a parked poll, the most recent first: its caches are warm. Takes one announced slot."""
+        """Give the event to a parked poll. Takes one announced slot.
+
+        The most recent poll first, because its caches are warm; where a worker runs many events, the oldest first, so that they spread.
+        """
         if self._idle() <= 0:
             return Refused("no idle slot: the worker that announced it is gone")
         if invocation.request_id in self._running:
             return Refused(f"request id {invocation.request_id} is already running in this environment")
-        worker, _ = self._parked.popitem()
-        if self._worker_per_connection:
+        worker = self._next_worker()
+        if self._connections is not Connections.ANONYMOUS:
             invocation.worker = worker
         self._timed_out.pop(invocation.request_id, None)
         self._running[invocation.request_id] = invocation
@@ -148,6 +167,8 @@ class RuntimeApi:
     def answer(self, request_id: str, stream: int | None) -> Invocation | Late | Unknown:
         """The runtime answers. `stream` tells apart two deliveries of one request id when the runtime echoes it."""
         invocation = self._running.get(request_id)
+        if invocation is not None and invocation.is_streaming:
+            return Unknown()  # it is being answered already
         if invocation is not None and stream in (None, invocation.stream):
             return self._running.pop(request_id)
         late = self._lingering_for(request_id, stream)
@@ -155,6 +176,22 @@ class RuntimeApi:
             del self._lingering[late.stream]
             return Late()
         return Late() if invocation is None and request_id in self._timed_out else Unknown()
+
+    def begin_stream(self, request_id: str, stream: int | None) -> Invocation | None:
+        """An answer begins to come in: it keeps its slot and its deadline until `end_stream`. None if there is nothing to answer."""
+        invocation = self._running.get(request_id)
+        if invocation is None or invocation.is_streaming or stream not in (None, invocation.stream):
+            return None
+        invocation.is_streaming = True
+        return invocation
+
+    def end_stream(self, invocation: Invocation) -> bool:
+        """The answer has ended, well or not; false if the invocation was settled before, by its deadline or its worker's loss."""
+        if self._running.get(invocation.request_id) is invocation:
+            del self._running[invocation.request_id]
+            return True
+        self._lingering.pop(invocation.stream, None)
+        return False
 
     def cancel(self, stream: int) -> None:
         """Nobody waits for this one any more. It runs on and keeps its slot and its deadline."""
@@ -168,16 +205,18 @@ class RuntimeApi:
         for invocation in late:
             del self._running[invocation.request_id]
             self._remember_timeout(invocation.request_id)
-            if invocation.worker is not None or not self._worker_per_connection:
+            if invocation.worker is not None or self._connections is Connections.ANONYMOUS:
                 self._lingering[invocation.stream] = invocation
         return late
 
     def lost(self, worker: WorkerId) -> WorkerLost:
-        """The connection ended. Its parked poll is void; if it was a worker, what it ran is aborted."""
+        """The connection ended. Its parked poll is void; if it was a worker that runs one event at a time, what it ran is aborted."""
         was_parked = worker in self._parked
         self._parked.pop(worker, None)
-        if not self._worker_per_connection:
+        if self._connections is Connections.ANONYMOUS:
             return WorkerLost((), 0, was_worker=False)
+        if self._connections is Connections.POLLERS:
+            return self._poller_lost(worker)
         aborted = tuple(i for i in self._running.values() if i.worker == worker)
         was_busy = bool(aborted) or any(i.worker == worker for i in self._lingering.values())
         self._workers.discard(worker)
@@ -194,6 +233,23 @@ class RuntimeApi:
         self._parked.clear()
         self._workers.clear()
         return aborted
+
+    def _next_worker(self) -> WorkerId:
+        if self._connections is Connections.WORKERS:
+            return self._parked.popitem()[0]
+        worker = next(iter(self._parked))
+        del self._parked[worker]
+        return worker
+
+    def _poller_lost(self, worker: WorkerId) -> WorkerLost:
+        """What the worker ran goes on to its deadline, since nobody can know that it ended; then it holds no slot any more."""
+        was_worker = worker in self._workers
+        self._workers.discard(worker)
+        self._release_lingering_of(worker)
+        for invocation in self._running.values():
+            if invocation.worker == worker:
+                invocation.worker = None
+        return WorkerLost((), len(self._workers), was_worker)
 
     def _idle(self) -> int:
         if not self._open:
@@ -262,9 +318,9 @@ _SIGNAL_WORDS = {
 """Words of the platform's agent for signals, which are those of Go's runtime on Linux."""
 
 
-def response_too_large_message() -> str:
+def response_too_large_message(limit_bytes: int = MAX_RESPONSE_BYTES) -> str:
     """AWS's words for a response above the limit."""
-    return f"Response payload size exceeded maximum allowed payload size ({MAX_RESPONSE_BYTES} bytes)."
+    return f"Response payload size exceeded maximum allowed payload size ({limit_bytes} bytes)."
 
 
 @dataclass(frozen=True, slots=True)

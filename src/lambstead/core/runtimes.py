@@ -1,5 +1,7 @@
 """Runtime identifiers: which ones managed instances accept, which AWS has retired, which this Lambstead can run."""
 
+import re
+
 from lambstead.core.errors import InvalidParameterValue
 
 MANAGED = frozenset(
@@ -16,8 +18,20 @@ RETIRED = frozenset(
 )
 """Runtimes that AWS refuses for create and update, in words of its own."""
 
-RUNNABLE_FAMILIES = ("python3.",)
+RUNNABLE = re.compile(r"python3\.\d{1,2}|nodejs\d{2}\.x|provided\.al2|provided\.al2023")
 """What environments of this Lambstead can start. Others are refused at create, not at the first invocation."""
+
+MISSING_PIECES = {
+    "java": "a launcher for AWS's Java interface client (aws-lambda-java-runtime-interface-client, from Maven Central)",
+    "dotnet": "a launcher for AWS's .NET interface client (Amazon.Lambda.RuntimeSupport, from NuGet)",
+    "ruby": "a launcher for AWS's Ruby interface client (the gem aws_lambda_ric)",
+}
+"""Families that AWS has and we cannot start, and what is not there."""
+
+
+def missing_piece(runtime: str) -> str:
+    """What this Lambstead lacks to run the runtime's family; empty for families that it runs, or does not know."""
+    return next((piece for family, piece in MISSING_PIECES.items() if runtime.startswith(family)), "")
 
 
 def check_runtime(runtime: str, *, managed: bool) -> None:
@@ -31,8 +45,8 @@ def check_runtime(runtime: str, *, managed: bool) -> None:
         raise InvalidParameterValue(
             f"Runtime Enum {runtime} does not support specified feature: Lambda Managed Instances"
         )
-    if not runtime.startswith(RUNNABLE_FAMILIES):
+    if not RUNNABLE.fullmatch(runtime):
         raise InvalidParameterValue(
-            f"This Lambstead cannot run {runtime} yet: it has environments for Python functions only. "
-            "Use python3.13 or python3.14, or follow the changelog for further runtimes."
+            f"This Lambstead cannot run {runtime}: it lacks {missing_piece(runtime) or 'this runtime'}. "
+            "Use a Python or Node.js runtime, or provided.al2023 with a bootstrap of your own."
         )

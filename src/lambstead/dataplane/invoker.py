@@ -18,10 +18,12 @@ from lambstead.core.concurrency import Exhausted, Held, Ledger
 from lambstead.core.errors import DomainError, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
+from lambstead.core.streaming import BYTES_PER_SECOND
 from lambstead.dataplane.lane import Lane, Link, Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
+from lambstead.dataplane.streams import ResponseStream
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
 
@@ -38,6 +40,8 @@ class Limits:
     """Invocations in line per publication."""
     concurrent_executions: int = CONCURRENT_EXECUTIONS
     """The account's limit of standard invocations at once; what functions have reserved or provisioned is part of it."""
+    stream_bytes_per_s: int = BYTES_PER_SECOND
+    """How fast a streamed response may flow after its burst."""
 
 
 @dataclass(slots=True)
@@ -98,13 +102,21 @@ class Invoker:
         self.submit(target, invocation, settle)
         return await future
 
+    def stream(self, target: Target, invocation: Invocation) -> ResponseStream:
+        """Run one event; its answer can be read as it comes. Raises TooManyRequests as `submit` does."""
+        stream = ResponseStream(self._limits.stream_bytes_per_s)
+        self.submit(target, invocation, stream.settle, stream)
+        return stream
+
     def resolve_known(self, ref: FunctionRef) -> Target | None:
         """Like `resolve`, without waiting: None if the function is not in memory. Raises what AWS answers when there is no target."""
         snapshot = self._routes.known(ref.name)
         return None if snapshot is None else resolve(snapshot, ref, self._realm, random.random())
 
-    def submit(self, target: Target, invocation: Invocation, settle: Settle) -> None:
-        """Run one event; `settle` hears how it ended, exactly once.
+    def submit(
+        self, target: Target, invocation: Invocation, settle: Settle, stream: ResponseStream | None = None
+    ) -> None:
+        """Run one event; `settle` hears how it ended, exactly once, after `stream` got the parts of an answer that came in parts.
 
         Raises TooManyRequests when the function's or the account's concurrency is used up, or too many wait already.
         """
@@ -112,7 +124,7 @@ class Invoker:
         managed = target.publication.configuration.managed is not None
         lane = self._lanes.get(key) or self._lane(key, managed=managed)
         if managed:
-            lane.submit(target, invocation, settle)  # only slots count on a capacity provider
+            lane.submit(target, invocation, settle, stream)  # only slots count on a capacity provider
             return
         held = self._admit(target)
 
@@ -121,7 +133,7 @@ class Invoker:
             settle(outcome)
 
         try:
-            lane.submit(target, invocation, settled)
+            lane.submit(target, invocation, settled, stream)
         except TooManyRequests:
             self._ledger.settle(held)
             raise
@@ -230,7 +242,7 @@ class Invoker:
         for waiting in lane.take_waiting():
             target = replace(waiting.target, publication=version.serving)
             try:
-                self.submit(target, waiting.invocation, waiting.settle)
+                self.submit(target, waiting.invocation, waiting.settle, waiting.stream)
             except DomainError as error:
                 waiting.settle(error)
         self._drop_if_unused(lane)

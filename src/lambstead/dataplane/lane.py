@@ -21,12 +21,19 @@ from lambstead.core.errors import DomainError, ServiceFailure, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target
 from lambstead.core.platform_records import InvocationStatus
-from lambstead.core.runtime_api import error_document, exit_message, timed_out_message
+from lambstead.core.runtime_api import (
+    MAX_RESPONSE_BYTES,
+    error_document,
+    exit_message,
+    response_too_large_message,
+    timed_out_message,
+)
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
+from lambstead.dataplane.streams import ResponseStream
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
-from lambstead.link.messages import Error, Invoke, Reject, Result, Slots
+from lambstead.link.messages import Error, Invoke, Reject, Result, Slots, Window
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +72,10 @@ class Running:
     target: Target
     invocation: Invocation
     settle: Settle
+    stream: ResponseStream | None = None
+    """Where parts of a streamed answer go at once; without one they are gathered."""
+    parts: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
     link: Link | None = None
     began: float = 0.0
     """When it was delivered, on the loop's clock."""
@@ -116,10 +127,15 @@ class Lane:
 
     # --- callers -------------------------------------------------------------------------------------------------------
 
-    def submit(self, target: Target, invocation: Invocation, settle: Settle) -> None:
-        """Admit an invocation; `settle` hears how it ended. Raises TooManyRequests at once when too many wait already."""
+    def submit(
+        self, target: Target, invocation: Invocation, settle: Settle, stream: ResponseStream | None = None
+    ) -> None:
+        """Admit an invocation; `settle` hears how it ended, after `stream` got the parts of an answer that came in parts.
+
+        Raises TooManyRequests at once when too many wait already.
+        """
         ticket = next(self._tickets)
-        running = Running(ticket, target, invocation, settle)
+        running = Running(ticket, target, invocation, settle, stream)
         match self.pool.admit(ticket, time.monotonic(), self.patience_s):
             case Granted(_, environment_id):
                 self._alive[ticket] = running
@@ -215,8 +231,10 @@ class Lane:
     def frame_received(self, link: Link, frame: Frame) -> None:
         """One frame of a link."""
         match frame.kind:
-            case Kind.RESULT:
+            case Kind.RESULT | Kind.END:
                 self._answered(link, frame, is_error=False)
+            case Kind.CHUNK:
+                self._chunk(link, frame)
             case Kind.SLOTS:
                 self._slots_changed(link, _slots.decode(frame.head).change)
             case Kind.ERROR:
@@ -266,6 +284,26 @@ class Lane:
 
     # --- answers ---------------------------------------------------------------------------------------------------------------
 
+    def _chunk(self, link: Link, frame: Frame) -> None:
+        """A part of an answer: to its caller as it is, or to what was gathered before."""
+        ticket, part = frame.stream, frame.payload
+
+        def grant(size_bytes: int) -> None:
+            link.connection.send(Kind.WINDOW, ticket, _encode(Window(size_bytes)))
+
+        running = self._alive.get(ticket)
+        if running is not None and running.stream is not None:
+            running.stream.chunk(part, grant)
+            return
+        if running is not None:
+            running.size_bytes += len(part)
+            # Beyond the limit only the size is kept, for the error at the end.
+            if running.size_bytes <= MAX_RESPONSE_BYTES:
+                running.parts.append(part)
+            else:
+                running.parts.clear()
+        grant(len(part))
+
     def _answered(self, link: Link, frame: Frame, *, is_error: bool) -> None:
         ticket = frame.stream
         if ticket not in link.running:
@@ -276,7 +314,18 @@ class Lane:
             error_type = _error.decode(frame.head).error_type if is_error else ""
             if link.is_worker:
                 self._record(self._alive[ticket], "error" if is_error else "success", error_type)
-            self._settle(ticket, Outcome(frame.payload, self.key.version, link.environment_id, is_error, error_type))
+            self._settle(ticket, self._outcome(self._alive[ticket], frame.payload, error_type if is_error else None))
+
+    def _outcome(self, running: Running, payload: bytes, error_type: str | None) -> Outcome:
+        """What the executor said, or the whole of what it said in parts."""
+        environment_id = running.link.environment_id if running.link else ""
+        if error_type is not None:
+            return Outcome(payload, self.key.version, environment_id, is_error=True, error_type=error_type)
+        if running.size_bytes > MAX_RESPONSE_BYTES:
+            too_large = "Function.ResponseSizeTooLarge"
+            document = error_document(too_large, response_too_large_message()).encode()
+            return Outcome(document, self.key.version, environment_id, is_error=True, error_type=too_large)
+        return Outcome(payload or b"".join(running.parts), self.key.version, environment_id)
 
     def _rejected(self, link: Link, frame: Frame) -> None:
         if frame.stream in link.running:

@@ -25,14 +25,21 @@ from pathlib import Path
 
 import msgspec
 
-from lambstead.core.runtime_api import InitProgress, error_document, exit_message, is_initialized
+from lambstead.core.runtime_api import Connections, InitProgress, error_document, exit_message, is_initialized
 from lambstead.instance import strays
 from lambstead.instance.environment_variables import Credentials, RuntimeSite, runtime_variables
 from lambstead.instance.log_capture import LogCapture
 from lambstead.instance.platform_log import PlatformLog
 from lambstead.instance.runtime_api import RuntimeApiServer
 from lambstead.instance.runtimes import catalogue
-from lambstead.instance.runtimes.python import InstalledRuntime, RuntimeNotAvailable, WorkerLink
+from lambstead.instance.runtimes.runtime import (
+    EntryPointInvalid,
+    InstalledRuntime,
+    Launch,
+    RuntimeNotAvailable,
+    RuntimeProcess,
+    WorkerLink,
+)
 from lambstead.instance.sandbox import plan_process
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
@@ -88,7 +95,6 @@ class Environment:
         self._host = host
         self._report = report
         self._managed = start.mode == "managed-instances"
-        self._expected_polls = start.max_concurrency if self._managed else 1
         self._ending: asyncio.Future[_Ending] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Event()
         self._ready = False
@@ -99,8 +105,9 @@ class Environment:
         self._output: LogCapture | None = None
         self._platform_log: PlatformLog | None = None
         self._folders: list[Path] = []
-        self._fewest_workers = start.max_concurrency
-        """Workers that are left as far as we know; AWS's client does not replace any."""
+        self._connections = Connections.ANONYMOUS
+        self._all_workers = self._fewest_workers = start.max_concurrency
+        """Workers that are left as far as we know; AWS's clients do not replace any."""
         self._workers: LinkedWorkers | None = None
         """Set when the workers speak the link themselves."""
         self._note = ""
@@ -110,6 +117,10 @@ class Environment:
     def main_pid(self) -> int | None:
         """The runtime's main process, while it has one."""
         return self._main.pid if self._main is not None else None
+
+    @property
+    def _layers(self) -> Path | None:
+        return Path(self._start.layers_path) if self._start.layers_path else None
 
     def stop(self, because: str) -> None:
         """Order the end. Returns at once; `run` returns when nothing is left."""
@@ -139,10 +150,20 @@ class Environment:
         if runtime is None:
             return None
         self._init_started = started = time.monotonic()
-        api = await self._prepare(runtime)
-        if api is None or not self._spawn(runtime, api):
+        if not self._open_log(runtime):
             return None
-        if not await self._init_complete(api, started):
+        link, status_fd = self._link_for_workers()
+        try:
+            process = self._process(runtime, link)
+            if process is None:
+                return None
+            api = await self._listen(process)
+            if not self._spawn(process, api, status_fd):
+                return None
+        finally:
+            if status_fd is not None:
+                os.close(status_fd)
+        if not await self._init_complete(process, api, started):
             return None
         return (time.monotonic() - started) * 1000
 
@@ -161,7 +182,8 @@ class Environment:
             return None
         return installed
 
-    async def _prepare(self, runtime: InstalledRuntime) -> RuntimeApiServer | None:
+    def _open_log(self, runtime: InstalledRuntime) -> bool:
+        """Begin the log; false (and over) if it cannot be written."""
         try:
             self._output = LogCapture(Path(self._start.log_path), 4 * self._start.max_concurrency + EXTRA_LOG_SOURCES)
         except OSError as exc:
@@ -170,20 +192,46 @@ class Environment:
                     "Runtime.Unknown", f"The log file {self._start.log_path} cannot be written: {exc}.", "InternalError"
                 )
             )
-            return None
+            return False
         self._platform_log = PlatformLog(self._start, runtime.version_text, self._output.write_line)
         self._note = runtime.note
         if runtime.note:
             self._platform_log.note(runtime.note)
         self._platform_log.init_started()
-        slots = self._start.max_concurrency if self._managed else 1
-        self._api = RuntimeApiServer(
-            slots, self, self._platform_log, self._output.drain, worker_per_connection=self._managed
+        return True
+
+    def _process(self, runtime: InstalledRuntime, link: WorkerLink | None) -> RuntimeProcess | None:
+        """What to start; None (and over) if the code package has nothing to start."""
+        launch = Launch(
+            managed=self._managed,
+            slots=self._start.max_concurrency,
+            vcpus=self._start.vcpus,
+            memory_mb=self._start.memory_mb,
+            task_root=Path(self._start.code_path),
+            variables=self._start.variables,
+            layers=self._layers,
+            link=link,
         )
+        try:
+            process = runtime.process(launch)
+        except EntryPointInvalid as exc:
+            self._end(_Ending("Runtime.InvalidEntrypoint", str(exc), "FunctionError.InvalidEntryPoint"))
+            return None
+        self._connections = process.connections
+        self._all_workers = self._fewest_workers = process.polls
+        return process
+
+    async def _listen(self, process: RuntimeProcess) -> RuntimeApiServer:
+        """Open the environment's Runtime API."""
+        platform_log, output = self._platform_log, self._output
+        assert platform_log is not None
+        assert output is not None
+        slots = self._start.max_concurrency if self._managed else 1
+        self._api = RuntimeApiServer(slots, self, platform_log, output.drain, process.connections)
         await self._api.listen()
         return self._api
 
-    def _spawn(self, runtime: InstalledRuntime, api: RuntimeApiServer) -> bool:
+    def _spawn(self, process: RuntimeProcess, api: RuntimeApiServer, status_fd: int | None) -> bool:
         """Start the main process; false (and over) if it cannot be started."""
         output = self._output
         assert output is not None
@@ -192,17 +240,16 @@ class Environment:
         temp_path.mkdir(parents=True, mode=0o700)
         self._folders.append(folder)
         log_socket = self._listen_for_logs(folder, output) if self._managed else None
-        link, status_fd = self._link_for_workers()
-        layers = Path(self._start.layers_path) if self._start.layers_path else None
-        plan = plan_process(runtime.command(link, layers), Path(self._start.code_path), temp_path, os.getpid())
+        plan = plan_process(process.command, Path(self._start.code_path), temp_path, os.getpid())
         site = RuntimeSite(
             api.address,
             plan.code_path,
-            runtime.client_dir,
+            process.runtime_dir,
             plan.temp_path,
-            runtime.interpreter.path.parent,
+            process.program_dir,
             log_socket,
-            layers,
+            self._layers,
+            process.variables,
         )
         variables = runtime_variables(self._start, site, self._host.instance_id, Credentials.placeholder())
         read_fd, write_fd = os.pipe()
@@ -223,8 +270,6 @@ class Environment:
             return False
         finally:
             os.close(write_fd)
-            if status_fd is not None:
-                os.close(status_fd)
         self._main_fd = os.pidfd_open(self._main.pid)
         asyncio.get_running_loop().add_reader(self._main_fd, self._main_exited)
         return True
@@ -246,16 +291,21 @@ class Environment:
         output.listen(path)
         return path
 
-    async def _init_complete(self, api: RuntimeApiServer, started: float) -> bool:
-        """Wait until enough workers poll; false if the environment ended first, the init time limit included."""
+    async def _init_complete(self, process: RuntimeProcess, api: RuntimeApiServer, started: float) -> bool:
+        """Wait until enough workers poll; false if the environment ended first, the init time limit included.
+
+        AWS takes one poll for a complete init; that is enough for us when the time is up.
+        """
         deadline = started + self._start.init_timeout_ms / 1000
         alive: int | None = None
         while not self._ending.done():
             if self._workers is not None and self._workers.is_initialized:
                 return True
-            if self._workers is None and is_initialized(InitProgress(api.parked, self._expected_polls, alive)):
+            if self._workers is None and is_initialized(InitProgress(api.parked, process.polls, alive)):
                 return True
             remaining = deadline - time.monotonic()
+            if remaining <= 0 and api.parked:
+                return True
             if remaining <= 0:
                 message = f"Init phase timed out after {self._start.init_timeout_ms / 1000:.2f} seconds"
                 self._end(_Ending("Sandbox.Timedout", message, "FunctionError.InitTimeout"))
@@ -265,7 +315,7 @@ class Environment:
             try:
                 await asyncio.wait_for(self._progress.wait(), min(remaining, WORKER_COUNT_TICK_SECONDS))
             except TimeoutError:
-                alive = self._count_workers() if api.parked else None
+                alive = self._count_workers() if api.parked and self._connections is Connections.WORKERS else None
         return False
 
     def _count_workers(self) -> int | None:
@@ -328,7 +378,7 @@ class Environment:
         self._end(_Ending(error_type, "", "FunctionError.RuntimeInitError", _as_document(error_type, document)))
 
     def connection_dropped(self) -> None:
-        if self._managed and self._ready:
+        if self._connections is Connections.WORKERS and self._ready:
             asyncio.get_running_loop().call_later(RECOUNT_AFTER_SECONDS, self._recount)
 
     def _recount(self) -> None:
@@ -342,9 +392,16 @@ class Environment:
         if not self._ready:
             self._progress.set()
         elif workers_left:
-            self._report(EnvironmentDegraded(self._start.environment_id, workers_left))
+            self._worker_died(workers_left)
         else:
             self._end(_Ending("Runtime.ExitError", exit_message(None)))
+
+    def _worker_died(self, workers_left: int) -> None:
+        if self._connections is Connections.POLLERS and self._platform_log is not None:
+            # Nobody else says so: what ran in the thread only times out.
+            self._platform_log.note(f"A worker thread ended; {workers_left} of {self._all_workers} are left.")
+        slots_left = self._start.max_concurrency * workers_left // self._all_workers
+        self._report(EnvironmentDegraded(self._start.environment_id, slots_left))
 
     def invocation_timed_out(self, request_id: str) -> None:
         if not self._managed:

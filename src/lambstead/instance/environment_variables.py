@@ -6,7 +6,8 @@ is dropped if its name is reserved or begins with an underscore. Nothing of the 
 """
 
 import secrets
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lambstead.instance.strays import ENVIRONMENT_VARIABLE, INSTANCE_VARIABLE
@@ -69,11 +70,14 @@ class RuntimeSite:
     task_root: Path
     runtime_dir: Path
     temp_path: Path
-    interpreter_dir: Path
+    program_dir: Path | None
+    """Of the runtime's own program; None where it has none."""
     log_socket: Path | None
     """Managed-instances mode only."""
     layers: Path | None = None
     """The folder that stands in for `/opt`; None without layers."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """The runtime's own, which a customer's of the same name replaces."""
 
 
 def runtime_variables(
@@ -98,16 +102,17 @@ def is_customers(name: str) -> bool:
 
 def _changeable(start: StartEnvironment, site: RuntimeSite) -> dict[str, str]:
     opt = site.layers or Path("/opt")
+    own_programs = f"{site.program_dir}:" if site.program_dir is not None else ""
     variables = {
         "LANG": "en_US.UTF-8",
         "LC_CTYPE": "C.UTF-8",
         "LD_LIBRARY_PATH": f"{site.task_root}:{site.task_root}/lib:{opt}/lib",
-        "PATH": f"{site.interpreter_dir}:/usr/local/bin:/usr/bin/:/bin:{opt}/bin",
-        "PYTHONPATH": str(site.runtime_dir),
+        "PATH": f"{own_programs}/usr/local/bin:/usr/bin/:/bin:{opt}/bin",
         "TMPDIR": str(site.temp_path),
         "TZ": ":UTC",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "AWS_XRAY_DAEMON_ADDRESS": XRAY_DAEMON,
+        **site.variables,
     }
     # On-demand functions with Text logs get neither: a level would change what Python's root logger lets through.
     if start.mode == "managed-instances" or start.log_format == "JSON":
@@ -126,7 +131,7 @@ def _fixed(start: StartEnvironment, site: RuntimeSite, credentials: Credentials)
         "AWS_SESSION_TOKEN": credentials.session_token,
         "AWS_DEFAULT_REGION": start.region,
         "AWS_REGION": start.region,
-        "AWS_EXECUTION_ENV": f"AWS_Lambda_{start.runtime}",
+        **_execution_env(start.runtime),
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(start.memory_mb),
         "AWS_LAMBDA_FUNCTION_NAME": start.function_name,
         "AWS_LAMBDA_FUNCTION_VERSION": start.function_version,
@@ -139,6 +144,11 @@ def _fixed(start: StartEnvironment, site: RuntimeSite, credentials: Credentials)
         "PWD": str(site.task_root),
         "SHLVL": "0",
     }
+
+
+def _execution_env(runtime: str) -> dict[str, str]:
+    """Custom runtimes have no such variable (Developer Guide, environment variables)."""
+    return {} if runtime.startswith("provided") else {"AWS_EXECUTION_ENV": f"AWS_Lambda_{runtime}"}
 
 
 def _managed(start: StartEnvironment, site: RuntimeSite) -> dict[str, str]:

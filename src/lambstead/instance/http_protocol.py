@@ -37,8 +37,24 @@ class Request:
     trailers: dict[str, str] = field(default_factory=dict)
 
 
+class BodySink(Protocol):
+    """Who takes the body of one request while it comes in."""
+
+    def data(self, part: bytes) -> None:
+        """The next bytes of the body."""
+
+    def complete(self, trailers: dict[str, str]) -> None:
+        """The body is whole: answer with `respond`."""
+
+    def truncated(self) -> None:
+        """The peer stopped before the end; nobody is there to be answered."""
+
+
 class Endpoint(Protocol):
     """Who answers requests."""
+
+    def stream(self, connection: "HttpConnection", request: Request) -> BodySink | None:
+        """Who takes this request's body while it comes in; None to get it whole. The request has no body yet."""
 
     def body_limit(self, path: str) -> int:
         """Largest body in bytes that is kept for this path."""
@@ -63,6 +79,7 @@ class HttpConnection(asyncio.Protocol):
         self._keep_alive = True
         self._head_bytes = 0
         self._in_body = False
+        self._sink: BodySink | None = None
         self._begin_message()
 
     def respond(self, status: int, body: bytes, head: bytes = b"Content-Type: application/json\r\n") -> None:
@@ -86,6 +103,15 @@ class HttpConnection(asyncio.Protocol):
         if self._transport is not None:
             self._transport.close()
 
+    def pause_reading(self) -> None:
+        """Let the peer wait with what it sends."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
     # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -107,9 +133,13 @@ class HttpConnection(asyncio.Protocol):
                 431, b'{"errorMessage":"The request head is too large.","errorType":"RequestHeaderFieldsTooLarge"}'
             )
             return
+        self._pass_on()
         self._answer_waiting()
 
     def eof_received(self) -> bool:
+        if self._sink is not None:
+            self._end_sink().truncated()
+            return False
         if self._in_body and not self._answering:
             self._keep_alive = False
             self._finish_message(truncated=True)
@@ -121,6 +151,8 @@ class HttpConnection(asyncio.Protocol):
         self._transport = None
         self._waiting.clear()
         self._endpoint.connection_lost(self)
+        if self._sink is not None:
+            self._end_sink().truncated()
 
     # httptools callbacks
 
@@ -142,8 +174,15 @@ class HttpConnection(asyncio.Protocol):
         expects = self._headers.get("expect", "").lower() == "100-continue"
         if expects and not self._answering and not self._waiting and self._transport is not None:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if not self._answering and not self._waiting:
+            method = self._parser.get_method().decode("latin-1")
+            self._sink = self._endpoint.stream(self, Request(method, self._path, self._headers, b""))
+            self._answering = self._sink is not None
 
     def on_body(self, data: bytes) -> None:
+        if self._sink is not None:
+            self._chunks.append(data)
+            return
         self._body_size += len(data)
         if self._body_size > self._limit:
             self._chunks.clear()
@@ -151,7 +190,25 @@ class HttpConnection(asyncio.Protocol):
             self._chunks.append(data)
 
     def on_message_complete(self) -> None:
+        if self._sink is not None:
+            self._pass_on()
+            self._in_body = False
+            self._keep_alive = self._parser.should_keep_alive()
+            self._end_sink().complete(self._trailers)
+            return
         self._finish_message(truncated=False)
+
+    def _pass_on(self) -> None:
+        """Give the sink what one read brought, as one part."""
+        if self._sink is not None and self._chunks:
+            part = b"".join(self._chunks)
+            self._chunks.clear()
+            self._sink.data(part)
+
+    def _end_sink(self) -> BodySink:
+        sink, self._sink = self._sink, None
+        assert sink is not None
+        return sink
 
     def _begin_message(self) -> None:
         self._url = b""

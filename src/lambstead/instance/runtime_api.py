@@ -2,15 +2,17 @@
 
     gateway ──INVOKE/CANCEL──► RuntimeApiServer ──/next──► runtime
             ◄─RESULT/ERROR/REJECT/SLOTS──     ◄──/response, /error──
+            ◄─CHUNK…END or ERROR─────────     ◄──/response, streaming
 
 The listener is the environment's identity: whoever can reach it is the environment. What may happen when is decided by
 `core.runtime_api`; here its decisions meet sockets, the clock and the log. Every invocation taken from the link is answered on it exactly
-once with RESULT or ERROR (nothing after CANCEL), or refused with REJECT. REJECT gives back the slot that INVOKE took: if a worker died
+once with RESULT, END or ERROR (nothing after CANCEL), or refused with REJECT. REJECT gives back the slot that INVOKE took: if a worker died
 idle, its SLOTS(-1) went out before.
 """
 
 import asyncio
 import base64
+import binascii
 import itertools
 import time
 from typing import Protocol
@@ -21,6 +23,7 @@ from lambstead.core.platform_records import InvocationStatus
 from lambstead.core.runtime_api import (
     MAX_ERROR_BYTES,
     MAX_RESPONSE_BYTES,
+    Connections,
     Invocation,
     Late,
     Refused,
@@ -33,13 +36,17 @@ from lambstead.core.runtime_api import (
     response_too_large_message,
     timed_out_message,
 )
+from lambstead.core.streaming import MAX_STREAMED_BYTES
 from lambstead.instance.http_protocol import HttpConnection, Request
 from lambstead.instance.platform_log import Ended, PlatformLog
+from lambstead.instance.streamed_answer import StreamedAnswer
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
-from lambstead.link.messages import Error, Invoke, Reject, Result, Slots
+from lambstead.link.messages import Error, Invoke, Reject, Result, Slots, Window
 
 PREFIX = "/2018-06-01"
+TRUNCATION_GRACE_SECONDS = 0.1
+"""How long the end of the runtime is awaited after a streamed answer broke off: if it exited, that is the better story."""
 MAX_IDLE_POLLS = 10_000
 """Polls that may be parked at once; one more gets 500, as AWS answers `Runtime.TooManyIdleRuntimes`."""
 
@@ -48,11 +55,13 @@ _INVOCATION = f"{PREFIX}/runtime/invocation/"
 _INIT_ERROR = f"{PREFIX}/runtime/init/error"
 _PING = f"{PREFIX}/ping"
 _ERROR_TYPE_HEADER = "lambda-runtime-function-error-type"
+_ERROR_BODY_TRAILER = "lambda-runtime-function-error-body"
 _RESPONSE_MODE_HEADER = "lambda-runtime-function-response-mode"
 
 _ACCEPTED = b'{"status":"OK"}\n'
 _DEFAULT_CONTENT_TYPE = "application/octet-stream"
 _invoke_decoder = msgspec.json.Decoder(Invoke)
+_window_decoder = msgspec.json.Decoder(Window)
 _encode = msgspec.json.encode
 
 
@@ -82,9 +91,9 @@ class RuntimeApiServer:
     """Serves the Runtime API on its own listener. `address` is `host:port` after `listen`."""
 
     def __init__(
-        self, slots: int, life: Life, log: PlatformLog, drain_output: "DrainOutput", *, worker_per_connection: bool
+        self, slots: int, life: Life, log: PlatformLog, drain_output: "DrainOutput", connections: Connections
     ) -> None:
-        self._rules = RuntimeApi(slots, worker_per_connection=worker_per_connection)
+        self._rules = RuntimeApi(slots, connections)
         self._life = life
         self._log = log
         self._drain_output = drain_output
@@ -93,6 +102,7 @@ class RuntimeApiServer:
         self._connections: dict[WorkerId, HttpConnection] = {}
         self._numbers = itertools.count(1)
         self._started: dict[int, float] = {}  # by stream, seconds on the monotonic clock
+        self._streams: dict[int, StreamedAnswer] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_deadline_ms = 0
         self._init_over = False
@@ -124,6 +134,10 @@ class RuntimeApiServer:
             self._invoke(frame)
         elif frame.kind is Kind.CANCEL:
             self._rules.cancel(frame.stream)
+            if frame.stream in self._streams:
+                self._streams[frame.stream].drop()
+        elif frame.kind is Kind.WINDOW and frame.stream in self._streams:
+            self._streams[frame.stream].grant(_window_decoder.decode(frame.head).size_bytes)
 
     def end(self, message: str) -> None:
         """The runtime is gone: fail what still runs with Runtime.ExitError and `message`, and take no more requests."""
@@ -141,6 +155,21 @@ class RuntimeApiServer:
 
     def body_limit(self, path: str) -> int:
         return MAX_RESPONSE_BYTES if path.endswith("/response") else MAX_ERROR_BYTES
+
+    def stream(self, connection: HttpConnection, request: Request) -> StreamedAnswer | None:
+        """A streaming response of something that runs is passed on as it comes; all else is taken whole."""
+        is_response = request.path.startswith(_INVOCATION) and request.path.endswith("/response")
+        streams = request.headers.get(_RESPONSE_MODE_HEADER) == "streaming"
+        if not (is_response and streams and request.method == "POST" and self._link is not None):
+            return None
+        request_id, delivery = _answered_id(request, "/response")
+        invocation = self._rules.begin_stream(request_id, delivery)
+        if invocation is None:
+            return None
+        content_type = request.headers.get("content-type", _DEFAULT_CONTENT_TYPE)
+        answer = StreamedAnswer(invocation, connection, self._link, content_type, self)
+        self._streams[invocation.stream] = answer
+        return answer
 
     def request(self, connection: HttpConnection, request: Request) -> None:
         path = request.path
@@ -239,8 +268,10 @@ class RuntimeApiServer:
             return
         trailer_error = request.trailers.get(_ERROR_TYPE_HEADER)
         if trailer_error is not None:
-            document = base64.b64decode(request.trailers.get("lambda-runtime-function-error-body", ""), validate=False)
-            self._settle_error(invocation, reported_error_type(trailer_error), document, by_function=True)
+            error_type = reported_error_type(trailer_error)
+            self._settle_error(
+                invocation, error_type, _trailer_document(request.trailers, error_type), by_function=True
+            )
         else:
             self._settle_result(invocation, request.headers.get("content-type", _DEFAULT_CONTENT_TYPE), request.body)
         connection.respond(202, _ACCEPTED)
@@ -258,9 +289,8 @@ class RuntimeApiServer:
 
     def _answered(self, connection: HttpConnection, request: Request, suffix: str) -> Invocation | None:
         """The invocation this request answers; None after answering why there is none."""
-        request_id = request.path[len(_INVOCATION) : -len(suffix)]
-        delivery = request.headers.get("lambda-runtime-invocation-id", "")
-        answered = self._rules.answer(request_id, int(delivery) if delivery.isascii() and delivery.isdigit() else None)
+        request_id, delivery = _answered_id(request, suffix)
+        answered = self._rules.answer(request_id, delivery)
         self._announce()
         match answered:
             case Invocation():
@@ -270,6 +300,53 @@ class RuntimeApiServer:
             case Unknown():
                 _fail(connection, 400, "InvalidRequestID", f"Invalid request ID: {request_id} is not running.")
         return None
+
+    # Settlement of StreamedAnswer
+
+    def stream_complete(self, answer: StreamedAnswer, trailers: dict[str, str]) -> None:
+        invocation, error_type = answer.invocation, trailers.get(_ERROR_TYPE_HEADER)
+        if not self._end_stream(answer):
+            self._refuse_streamed(answer)
+            return
+        if error_type is not None:
+            error_type = reported_error_type(error_type)
+            self._settle_error(invocation, error_type, _trailer_document(trailers, error_type), by_function=True)
+        else:
+            self._report(invocation, "success")
+            if self._link is not None and not invocation.abandoned:
+                self._link.send(Kind.END, invocation.stream)
+        answer.connection.respond(202, _ACCEPTED)
+
+    def stream_broken(self, answer: StreamedAnswer) -> None:
+        asyncio.get_running_loop().call_later(TRUNCATION_GRACE_SECONDS, self._settle_broken, answer)
+
+    def stream_too_large(self, answer: StreamedAnswer) -> None:
+        if self._end_stream(answer):
+            error_type = "Function.ResponseSizeTooLarge"
+            document = error_document(error_type, response_too_large_message(MAX_STREAMED_BYTES))
+            self._settle_error(answer.invocation, error_type, document.encode())
+        answer.drop()
+
+    def _settle_broken(self, answer: StreamedAnswer) -> None:
+        if self._end_stream(answer):
+            error_type = "Runtime.TruncatedResponse"
+            text = f"RequestId: {answer.invocation.request_id} Error: The response ended before it was complete"
+            self._settle_error(answer.invocation, error_type, error_document(error_type, text).encode())
+
+    def _end_stream(self, answer: StreamedAnswer) -> bool:
+        """Its slot is free; false if the invocation was settled before."""
+        self._streams.pop(answer.invocation.stream, None)
+        is_running = self._rules.end_stream(answer.invocation)
+        self._announce()
+        return is_running
+
+    def _refuse_streamed(self, answer: StreamedAnswer) -> None:
+        if answer.is_too_large:
+            message = response_too_large_message(MAX_STREAMED_BYTES)
+            _fail(answer.connection, 413, "RequestEntityTooLarge", message)
+        else:
+            message = f"Invocation {answer.invocation.request_id} has timed out."
+            _fail(answer.connection, 410, "InvokeTimeout", message)
 
     # From the gateway
 
@@ -301,6 +378,7 @@ class RuntimeApiServer:
     def _settle_error(
         self, invocation: Invocation, error_type: str, document: bytes, *, by_function: bool = False
     ) -> None:
+        self._drop_stream(invocation)
         status: InvocationStatus = "error" if by_function or error_type.startswith("Function.") else "failure"
         self._report(invocation, "timeout" if error_type == "Sandbox.Timedout" else status, error_type)
         if self._link is not None and not invocation.abandoned:
@@ -316,6 +394,12 @@ class RuntimeApiServer:
         text = f"RequestId: {invocation.request_id} Error: {timed_out_message(invocation.timeout_ms)}"
         self._settle_error(invocation, "Sandbox.Timedout", error_document("Sandbox.Timedout", text).encode())
         self._life.invocation_timed_out(invocation.request_id)
+
+    def _drop_stream(self, invocation: Invocation) -> None:
+        """The invocation was settled while its answer came in."""
+        answer = self._streams.pop(invocation.stream, None)
+        if answer is not None:
+            answer.drop()
 
     def _report(self, invocation: Invocation, status: InvocationStatus, error_type: str = "") -> None:
         duration_ms = (time.monotonic() - self._started.pop(invocation.stream)) * 1000
@@ -383,6 +467,22 @@ def _next_head(head: Invoke, stream: int) -> bytes:
         if value:
             lines.append(f"{name}: {_one_line(value)}\r\n")
     return "".join(lines).encode()
+
+
+def _answered_id(request: Request, suffix: str) -> tuple[str, int | None]:
+    """The request id that a response is for, and the delivery's number if the client echoes it."""
+    delivery = request.headers.get("lambda-runtime-invocation-id", "")
+    number = int(delivery) if delivery.isascii() and delivery.isdigit() else None
+    return request.path[len(_INVOCATION) : -len(suffix)], number
+
+
+def _trailer_document(trailers: dict[str, str], error_type: str) -> bytes:
+    """The error document behind a streamed answer, which travels as base64."""
+    try:
+        document = base64.b64decode(trailers.get(_ERROR_BODY_TRAILER, ""))
+    except binascii.Error:
+        document = b""
+    return document or error_document(error_type, "The runtime reported an error without a document.").encode()
 
 
 def _one_line(value: str) -> str:

@@ -41,6 +41,12 @@ class Kind(enum.IntEnum):
     """executor → gateway: not started, nothing happened; try another slot."""
     CANCEL = 7
     """gateway → executor: the caller's interest ended; the executor may stop waiting for the answer."""
+    CHUNK = 8
+    """executor → gateway: a part of a streamed answer; END or ERROR follows the last one."""
+    END = 9
+    """executor → gateway: the streamed answer is complete."""
+    WINDOW = 10
+    """gateway → executor: so many more bytes of this answer may be sent in CHUNKs."""
     CONTROL = 16
     """server ↔ agent: a message of `lambstead.link.messages`, as the payload."""
 

@@ -48,6 +48,22 @@ class Result(msgspec.Struct, frozen=True, array_like=True):
     content_type: str = "application/json"
 
 
+STREAM_WINDOW_BYTES = 1024 * 1024
+"""What an executor may send of each streamed answer before the first WINDOW."""
+
+
+class Chunk(msgspec.Struct, frozen=True, array_like=True):
+    """Head of the first CHUNK of an answer; the others have none. The payload of the frame is the part."""
+
+    content_type: str
+
+
+class Window(msgspec.Struct, frozen=True, array_like=True):
+    """The gateway has passed on so many bytes of a streamed answer, and has room for as many more."""
+
+    size_bytes: int
+
+
 class Error(msgspec.Struct, frozen=True, array_like=True):
     """The invocation failed; the payload is the error document (`errorType`, `errorMessage`, …) as JSON."""
 

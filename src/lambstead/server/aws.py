@@ -5,10 +5,12 @@ that our log carries too. Bodies are read up to the limit of the operation that 
 memory.
 """
 
+import asyncio
+import contextlib
 import logging
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
 from typing import Any, Protocol
 
 from lambstead.api.context import Call, Context, Operation
@@ -48,7 +50,10 @@ class AwsGateway:
         except TruncatedBody:
             log.info("request-truncated", extra={"request_id": request_id, "path": scope["path"]})
             return
-        await _send(send, response)
+        if response.parts is None:
+            await _send(send, response)
+        else:
+            await _send_parts(receive, send, response, response.parts)
 
     async def _answer(
         self, scope: Scope, headers: Mapping[str, str], receive: Receive, request_id: str
@@ -109,3 +114,32 @@ async def _send(send: Send, response: HttpResponse) -> None:
         headers.append((b"content-length", str(len(response.body)).encode()))
     await send({"type": "http.response.start", "status": response.status, "headers": headers})
     await send({"type": "http.response.body", "body": response.body})
+
+
+async def _send_parts(receive: Receive, send: Send, response: HttpResponse, parts: AsyncGenerator[bytes, None]) -> None:
+    """Send parts as they come and as the client takes them; stop as soon as the client is gone."""
+    sending = asyncio.create_task(_pass_on(send, response, parts), name="response parts")
+    leaving = asyncio.create_task(_until_disconnected(receive), name="response disconnect")
+    try:
+        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (sending, leaving):
+            task.cancel()
+        await asyncio.gather(sending, leaving, return_exceptions=True)
+    if not sending.cancelled() and (failure := sending.exception()) is not None:
+        raise failure  # uvicorn ends the connection: the client must not take this for the end of the answer
+
+
+async def _pass_on(send: Send, response: HttpResponse, parts: AsyncGenerator[bytes, None]) -> None:
+    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
+    await send({"type": "http.response.start", "status": response.status, "headers": headers})
+    async with contextlib.aclosing(parts) as closed_after:
+        async for part in closed_after:
+            # Returns when the connection has room again: a client that does not read holds the function back.
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def _until_disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -10,13 +10,15 @@ from lambstead.instance.runtimes.catalogue import RuntimeStatus, list_runtimes
 
 LEAST_FREE_BYTES = 1 << 30
 
+CheckState = Literal["ok", "warning", "failed"]
+
 
 @dataclass(frozen=True, slots=True)
 class Check:
     """One finding. `advice` says what to do about it, empty when there is nothing to do."""
 
     name: str
-    state: Literal["ok", "warning", "failed"]
+    state: CheckState
     detail: str
     advice: str = ""
 
@@ -24,7 +26,7 @@ class Check:
 def examine(data_dir: Path, runtimes_dir: Path) -> list[Check]:
     """Every check. Runs interpreters that were not seen before, so the first time takes up to some seconds."""
     return [
-        *(_runtime(status) for status in list_runtimes(runtimes_dir)),
+        *(_runtime(status) for status in list_runtimes(runtimes_dir) if status.state != "not built"),
         _isolation(),
         _disk(data_dir),
         _processors(),
@@ -33,14 +35,15 @@ def examine(data_dir: Path, runtimes_dir: Path) -> list[Check]:
 
 def _runtime(status: RuntimeStatus) -> Check:
     name = f"runtime {status.identifier}"
-    running = (
-        f"CPython {status.interpreter_version} at {status.interpreter_path}" if status.interpreter_path else "none"
-    )
     if status.state == "missing":
-        return Check(name, "failed", "no usable Python was found", status.advice)
+        # Without any Python nothing works; without another family only its functions do not.
+        state: CheckState = "failed" if status.identifier.startswith("python") else "warning"
+        return Check(name, state, "cannot run here", status.advice)
+    place = f" at {status.interpreter_path}" if status.interpreter_path else ""
+    running = f"{status.engine}{place}" if status.engine else "no engine yet"
     if status.state == "substituted":
         return Check(name, "warning", f"substituted by {running}", status.advice)
-    client = f", awslambdaric {status.client_version}" if status.client_version else ", client not installed yet"
+    client = f", {status.client}" if status.client else "" if status.state == "ready" else ", client not installed yet"
     return Check(name, "ok", running + client, status.advice)
 
 

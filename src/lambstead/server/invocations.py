@@ -9,6 +9,7 @@ from lambstead.core.arn import FunctionRef
 from lambstead.core.invocations import Target
 from lambstead.dataplane.invoker import Invoker
 from lambstead.dataplane.outcomes import Invocation, Outcome
+from lambstead.dataplane.streams import ResponseStream
 
 TAIL_BYTES = 4096
 TAIL_WAIT_S = 0.5
@@ -29,6 +30,14 @@ class GatewayInvocations:
         self, target: Target, *, request_id: str, payload: bytes, trace_id: str, client_context: str, tenant_id: str
     ) -> Outcome:
         return await self._invoker.invoke(target, Invocation(request_id, payload, trace_id, client_context, tenant_id))
+
+    async def stream(
+        self, target: Target, *, request_id: str, payload: bytes, trace_id: str, client_context: str, tenant_id: str
+    ) -> ResponseStream:
+        invocation = Invocation(request_id, payload, trace_id, client_context, tenant_id)
+        stream = self._invoker.stream(target, invocation)
+        await stream.begun()
+        return stream
 
     async def log_tail(self, environment_id: str, request_id: str) -> bytes:
         path = self._log_of(environment_id)

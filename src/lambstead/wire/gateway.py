@@ -4,17 +4,17 @@
     result ── respond ──► HttpResponse                        DomainError ── fail ──► HttpResponse
 
 Nothing here knows of sockets or ASGI. Bodies are whole, in memory, and have limits. Every malformed input ends in a DomainError;
-any other exception is a bug of ours. Headers that come in are a mapping with lower-case names; headers that go out are pairs
+any other exception is a bug of ours. Answers may come in parts (event streams). Headers that come in are a mapping with lower-case names; headers that go out are pairs
 without Content-Length, which belongs to the server.
 """
 
 import functools
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, assert_never
 
-from botocore.model import OperationModel
+from botocore.model import OperationModel, StructureShape
 
 from lambstead.core.errors import (
     DomainError,
@@ -26,6 +26,7 @@ from lambstead.core.errors import (
 )
 from lambstead.wire import json_protocols, models, overlay, validate
 from lambstead.wire.errors import ErrorWriter
+from lambstead.wire.eventstream import EventStreamWriter
 from lambstead.wire.json_protocols import RequestReader, ResponseWriter
 from lambstead.wire.json_values import ReaderCompiler, WriterCompiler
 from lambstead.wire.routing import NoSuchPath, OtherMethods, Routed, Router
@@ -44,6 +45,8 @@ class HttpResponse:
     status: int
     headers: list[tuple[str, str]]
     body: bytes
+    parts: AsyncGenerator[bytes, None] | None = None
+    """Of an answer that comes in parts: what follows the (empty) body, until it ends. Then there is no Content-Length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class _Operation:
     constraint_error: type[DomainError]
     enums: Mapping[str, list[str]]
     writer: ResponseWriter
+    events: EventStreamWriter | None
 
 
 class AwsApi:
@@ -160,9 +164,17 @@ class AwsApi:
     def respond(self, operation: str, result: Mapping[str, Any], request_id: str) -> HttpResponse:
         """The response for a result by member name; members that are None are omitted.
 
+        An event stream may be given as an async generator of events, `{name: members}`; then the response has `parts`.
         A member that the model does not have raises KeyError: a misspelt name must not vanish silently.
         """
-        status, headers, body = self._operation(operation).writer.write(result)
+        compiled = self._operation(operation)
+        events = compiled.events
+        if events is not None and isinstance(result.get(events.member), AsyncGenerator):
+            whole = {name: value for name, value in result.items() if name != events.member}
+            status, headers, _ = compiled.writer.write(whole)
+            parts = events.encoded(result[events.member])
+            return HttpResponse(status, [("x-amzn-RequestId", request_id), *headers], b"", parts)
+        status, headers, body = compiled.writer.write(result)
         return HttpResponse(status, [("x-amzn-RequestId", request_id), *headers], body)
 
     def fail(self, operation: str | None, error: DomainError, request_id: str) -> HttpResponse:
@@ -216,7 +228,16 @@ class AwsApi:
             ),
             enums={name: member.metadata["enum"] for name, member in members.items() if "enum" in member.metadata},
             writer=writer,
+            events=self._event_writer(operation),
         )
+
+    def _event_writer(self, operation: OperationModel) -> EventStreamWriter | None:
+        shape = operation.output_shape
+        if shape is None or shape.event_stream_name is None:
+            return None
+        stream = shape.members[shape.event_stream_name]
+        assert isinstance(stream, StructureShape)
+        return EventStreamWriter.compile(shape.event_stream_name, stream, self._writers)
 
     def _reader_and_writer(self, operation: OperationModel) -> tuple[RequestReader, ResponseWriter]:
         if self._protocol == "json":

@@ -21,6 +21,7 @@ from botocore.model import ListShape, MapShape, OperationModel, Shape, Structure
 
 from lambstead.core.errors import Serialization
 from lambstead.wire import json_values, timestamps
+from lambstead.wire.eventstream import CONTENT_TYPE as EVENT_STREAM
 from lambstead.wire.json_values import Reader, ReaderCompiler, Writer, WriterCompiler
 
 Headers = list[tuple[str, str]]
@@ -308,7 +309,7 @@ def json_response_writer(operation: OperationModel, compiler: WriterCompiler) ->
     content_type = f"application/x-amz-json-{operation.metadata['jsonVersion']}"
     stream = None if shape is None else _event_stream_member(shape)
     if stream is not None:
-        body, content_type = _given_bytes(stream), "application/vnd.amazon.eventstream"
+        body, content_type = _given_bytes(stream), EVENT_STREAM
     else:
         body = _no_body if shape is None else _document_writer(compiler.writer(shape))
     members = frozenset() if shape is None else frozenset(shape.members)
@@ -373,7 +374,7 @@ def _rest_body_writer(
         return "application/json", _members_writer(shape, compiler)
     member = shape.members[payload]
     if member.serialization.get("eventstream"):
-        return "application/vnd.amazon.eventstream", _given_bytes(payload)
+        return EVENT_STREAM, _given_bytes(payload)
     if member.type_name in ("blob", "string"):
         return "application/octet-stream" if member.type_name == "blob" else "text/plain", _given_bytes(payload)
     write = _document_writer(compiler.writer(member))

@@ -1,26 +1,24 @@
 """Every runtime identifier and what this machine can do about it; the face of `runtimes` for the agent and the command line."""
 
-from collections.abc import Callable
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from lambstead.instance.runtimes import python
-from lambstead.instance.runtimes.discovery import Interpreter, find_interpreters
-from lambstead.instance.runtimes.python import InstalledRuntime, RuntimeNotAvailable
+from lambstead.core.runtimes import missing_piece
+from lambstead.instance.runtimes import node, provided, python
+from lambstead.instance.runtimes.discovery import Interpreter, find_interpreters, find_nodes
+from lambstead.instance.runtimes.installation import Report
+from lambstead.instance.runtimes.runtime import InstalledRuntime, RuntimeNotAvailable
 
-PYTHON_RUNTIMES = ("python3.11", "python3.12", "python3.13", "python3.14")
-"""The Python identifiers that are listed; any other `python3.N` is accepted and substituted."""
+PYTHON_RUNTIMES = ("python3.10", "python3.11", "python3.12", "python3.13", "python3.14", "python3.15")
+NODE_RUNTIMES = ("nodejs20.x", "nodejs22.x", "nodejs24.x")
+CUSTOM_RUNTIMES = provided.IDENTIFIERS
+UNBUILT_RUNTIMES = ("java21", "java25", "dotnet8", "dotnet10", "ruby3.4")
+"""Identifiers that are listed; others of the same families are accepted, and substituted if need be."""
 
-RuntimeState = Literal["ready", "client not installed", "substituted", "missing"]
-
-_MISSING_PIECES = {
-    "nodejs": "the Node.js interface client and its bootstrap",
-    "java": "the Java interface client",
-    "dotnet": "the .NET interface client",
-    "ruby": "the Ruby interface client",
-    "provided": "the launcher for custom runtimes (`bootstrap` in the code package)",
-}
+RuntimeState = Literal["ready", "not installed", "substituted", "missing", "not built"]
+NO_SDK = "The AWS SDK (@aws-sdk) is not part of it here: put it into the code package."
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,44 +28,57 @@ class RuntimeStatus:
     identifier: str
     state: RuntimeState
     interpreter_path: Path | None
-    interpreter_version: str
-    client_version: str
-    """Empty while no client is installed."""
+    engine: str
+    """What would run it, for example `CPython 3.13.1`; empty if nothing would, or it is not there yet."""
+    client: str
+    """The interface client; empty while none is installed, and where the function brings it."""
     advice: str
-    """One sentence: what would make it better; empty if nothing would."""
+    """What would make it better, or what to know; empty if there is nothing."""
 
 
 def list_runtimes(runtimes_dir: Path) -> list[RuntimeStatus]:
-    """The state of every listed Python runtime. Runs interpreters that were not seen before; installs nothing."""
-    interpreters = find_interpreters(runtimes_dir)
-    return [_status(runtimes_dir, identifier, interpreters) for identifier in PYTHON_RUNTIMES]
+    """The state of every listed runtime. Runs interpreters that were not seen before; installs nothing."""
+    interpreters, nodes = find_interpreters(runtimes_dir), find_nodes(runtimes_dir)
+    return [
+        *(_python_status(runtimes_dir, identifier, interpreters) for identifier in PYTHON_RUNTIMES),
+        *(_node_status(runtimes_dir, identifier, nodes) for identifier in NODE_RUNTIMES),
+        *(_custom_status(identifier) for identifier in CUSTOM_RUNTIMES),
+        *(
+            RuntimeStatus(identifier, "not built", None, "", "", _not_built(identifier))
+            for identifier in UNBUILT_RUNTIMES
+        ),
+    ]
 
 
-def install(runtimes_dir: Path, identifier: str, report: Callable[[str], None]) -> InstalledRuntime:
+def install(runtimes_dir: Path, identifier: str, report: Report) -> InstalledRuntime:
     """Make the runtime ready to start and return it; returns at once if it is. Blocks, `report` gets progress.
 
     Raises RuntimeNotAvailable with a sentence that names the missing piece.
     """
     if python.named_minor(identifier) is not None:
         return python.ensure(runtimes_dir, identifier, report)
-    for family, piece in _MISSING_PIECES.items():
-        if identifier.startswith(family):
-            raise RuntimeNotAvailable(
-                f"The runtime {identifier} is not built yet; this release of Lambstead lacks {piece}."
-            )
-    raise RuntimeNotAvailable(
-        f"There is no runtime called {identifier!r}; Python runtimes are {', '.join(PYTHON_RUNTIMES)}."
-    )
+    if node.named_major(identifier) is not None:
+        return node.ensure(runtimes_dir, identifier, report)
+    if identifier in CUSTOM_RUNTIMES:
+        return provided.ensure(identifier)
+    if missing_piece(identifier):
+        raise RuntimeNotAvailable(_not_built(identifier))
+    known = (*PYTHON_RUNTIMES, *NODE_RUNTIMES, *CUSTOM_RUNTIMES)
+    raise RuntimeNotAvailable(f"There is no runtime called {identifier!r}; there are {', '.join(known)}.")
 
 
-def _status(runtimes_dir: Path, identifier: str, interpreters: list[Interpreter]) -> RuntimeStatus:
+def _not_built(identifier: str) -> str:
+    return f"The runtime {identifier} is not built yet; this release of Lambstead lacks {missing_piece(identifier)}."
+
+
+def _python_status(runtimes_dir: Path, identifier: str, interpreters: list[Interpreter]) -> RuntimeStatus:
     minor = python.named_minor(identifier)
     assert minor is not None
     try:
         choice = python.choose(minor, interpreters)
     except RuntimeNotAvailable as exc:
         return RuntimeStatus(identifier, "missing", None, "", "", str(exc))
-    installed = python.installed_client(runtimes_dir, choice.interpreter.minor) is not None
+    installed = python.client_installation(runtimes_dir, choice.interpreter.minor).found() is not None
     state: RuntimeState
     if choice.note:
         state, advice = (
@@ -78,14 +89,51 @@ def _status(runtimes_dir: Path, identifier: str, interpreters: list[Interpreter]
         state, advice = "ready", ""
     else:
         state, advice = (
-            "client not installed",
+            "not installed",
             "The interface client is installed when a function of this runtime first starts.",
         )
     return RuntimeStatus(
         identifier,
         state,
         choice.interpreter.path,
-        choice.interpreter.version_text,
-        python.CLIENT_VERSION if installed else "",
+        f"CPython {choice.interpreter.version_text}",
+        f"awslambdaric {python.CLIENT_VERSION}" if installed else "",
         advice,
     )
+
+
+def _node_status(runtimes_dir: Path, identifier: str, nodes: list[Interpreter]) -> RuntimeStatus:
+    major = node.named_major(identifier)
+    assert major is not None
+    installed = all(each.found() for each in node.client_installations(runtimes_dir, major))
+    client = node.client_text(major) if installed else ""
+    choice = node.exact(major, nodes)
+    has_npm = shutil.which("npm") is not None
+    if choice is not None and installed:
+        return RuntimeStatus(
+            identifier, "ready", choice.node.path, f"Node.js {choice.node.version_text}", client, NO_SDK
+        )
+    if has_npm:
+        pieces = "The interface client is" if choice is not None else f"Node.js {major} and the interface client are"
+        engine = f"Node.js {choice.node.version_text}" if choice is not None else ""
+        advice = f"{pieces} installed from npm when a function of this runtime first starts. {NO_SDK}"
+        return RuntimeStatus(identifier, "not installed", choice.node.path if choice else None, engine, client, advice)
+    try:
+        choice = choice or node.nearest(major, nodes, f"There is no Node.js {major} and no npm to fetch it with.")
+    except RuntimeNotAvailable as exc:
+        return RuntimeStatus(identifier, "missing", None, "", client, str(exc))
+    if not installed:
+        advice = "Install npm: the interface client is fetched with it."
+        return RuntimeStatus(identifier, "missing", choice.node.path, f"Node.js {choice.node.version_text}", "", advice)
+    return RuntimeStatus(
+        identifier,
+        "substituted",
+        choice.node.path,
+        f"Node.js {choice.node.version_text}",
+        client,
+        f"{choice.note} {NO_SDK}",
+    )
+
+
+def _custom_status(identifier: str) -> RuntimeStatus:
+    return RuntimeStatus(identifier, "ready", None, provided.ensure(identifier).engine, "", "")

@@ -1,8 +1,8 @@
-"""Which CPython interpreters this machine has.
+"""Which CPython interpreters and Node.js binaries this machine has.
 
 A name on PATH proves nothing: version managers put shims there that fail when run. Every candidate is run once and asked what it is;
 the answer is kept in a file of the runtimes folder, keyed by path and modification time, so the next start asks nobody.
-Interpreters of virtual environments are replaced by the ones they are made of: a function must not see a venv's packages.
+Python interpreters of virtual environments are replaced by the ones they are made of: a function must not see a venv's packages.
 """
 
 import contextlib
@@ -12,12 +12,13 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 CACHE_NAME = "interpreters.json"
+NODES_CACHE_NAME = "nodes.json"
 PROBE_TIMEOUT_SECONDS = 10.0
 """An interpreter that does not say what it is within this time is not one for us."""
 MAX_PROBES_AT_ONCE = 4
@@ -27,15 +28,24 @@ _PROBE = (
     "print(json.dumps([sys.implementation.name,list(sys.version_info[:3]),sys.version_info[3],"
     "getattr(sys,'_base_executable',None) or sys.executable]))"
 )
+_NODE_PROBE = (
+    "console.log(JSON.stringify([process.release.name,process.versions.node,process.execPath,"
+    "process.versions.bun||process.versions.deno||'']))"
+)
+_NODE_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
 _NAME = re.compile(r"python3(\.\d+)?$")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Interpreter:
-    """A CPython that was run and answered."""
+    """A CPython, or a Node.js, that was run and answered."""
 
     version: tuple[int, int, int]
     path: Path
+
+    @property
+    def major(self) -> int:
+        return self.version[0]
 
     @property
     def minor(self) -> int:
@@ -48,12 +58,21 @@ class Interpreter:
 
 def find_interpreters(runtimes_dir: Path) -> list[Interpreter]:
     """Every usable CPython 3 release on this machine, newest first. Remembers answers in `runtimes_dir`."""
-    cache = _Cache.load(runtimes_dir / CACHE_NAME)
-    candidates = list(dict.fromkeys(_candidates()))
+    return _find(runtimes_dir / CACHE_NAME, _candidates(), _probe)
+
+
+def find_nodes(runtimes_dir: Path) -> list[Interpreter]:
+    """Every usable Node.js release on this machine and in `runtimes_dir`, newest first. Remembers answers there."""
+    return _find(runtimes_dir / NODES_CACHE_NAME, _node_candidates(runtimes_dir), probe_node)
+
+
+def _find(cache_path: Path, paths: Iterable[Path], probe: Callable[[Path], "Interpreter | None"]) -> list[Interpreter]:
+    cache = _Cache.load(cache_path)
+    candidates = list(dict.fromkeys(paths))
     unknown = [path for path in candidates if not cache.knows(path)]
     if unknown:
         with ThreadPoolExecutor(MAX_PROBES_AT_ONCE) as probes:
-            for path, answer in zip(unknown, probes.map(_probe, unknown), strict=True):
+            for path, answer in zip(unknown, probes.map(probe, unknown), strict=True):
                 cache.remember(path, answer)
         cache.save(keep=candidates)
     found = {
@@ -80,8 +99,22 @@ def _folders() -> Iterator[Path]:
     yield from (Path("/usr/local/bin"), Path("/usr/bin"))
 
 
-def _globbed(versions: Path) -> Iterable[Path]:
-    return sorted(versions.glob("*/bin"))
+def _node_candidates(runtimes_dir: Path) -> Iterator[Path]:
+    home = Path.home()
+    folders = [
+        *_globbed(runtimes_dir, "nodejs*/bin"),
+        *(Path(entry) for entry in os.environ.get("PATH", "").split(os.pathsep) if entry),
+        *_globbed(Path(os.environ.get("NVM_DIR", home / ".nvm")) / "versions" / "node"),
+        *(Path("/usr/local/bin"), Path("/usr/bin")),
+    ]
+    for folder in folders:
+        path = folder / "node"
+        if path.is_file() and os.access(path, os.X_OK):
+            yield path
+
+
+def _globbed(versions: Path, pattern: str = "*/bin") -> Iterable[Path]:
+    return sorted(versions.glob(pattern))
 
 
 def _probe(path: Path) -> Interpreter | None:
@@ -99,6 +132,25 @@ def _probe(path: Path) -> Interpreter | None:
         return None
     # A plain link (python3 → python3.13) is followed, so that one installation counts once; venv links are resolved by the answer.
     return Interpreter((version[0], version[1], version[2]), Path(executable).resolve())
+
+
+def probe_node(path: Path) -> Interpreter | None:
+    """The Node.js at `path`, if there is one that runs. Imitations that answer to its name are none."""
+    try:
+        answer = subprocess.run(
+            [path, "-e", _NODE_PROBE],
+            capture_output=True,
+            timeout=PROBE_TIMEOUT_SECONDS,
+            stdin=subprocess.DEVNULL,
+            env={name: value for name, value in os.environ.items() if name != "NODE_OPTIONS"},
+        )
+        name, version_text, executable, imitation = json.loads(answer.stdout)
+        version = _NODE_VERSION.fullmatch(version_text)  # a release has nothing behind its numbers
+    except (OSError, ValueError, TypeError, subprocess.TimeoutExpired):
+        return None
+    if answer.returncode != 0 or name != "node" or imitation or version is None or not os.access(executable, os.X_OK):
+        return None
+    return Interpreter((int(version[1]), int(version[2]), int(version[3])), Path(executable).resolve())
 
 
 class _Cache:

@@ -1,43 +1,31 @@
 """Python runtimes: which interpreter stands in for `python3.N`, and AWS's interface client beside it.
 
 The client (`awslambdaric`) and boto3, which AWS's managed Python runtimes ship, are installed once per interpreter minor version into
-`<runtimes>/python3.N/` by the server's own pip, for that version and not for the server's. A folder appears complete or not at all;
-a file lock lets one process install at a time; other pins than the folder's mean a new installation.
+`<runtimes>/python3.N/` by the server's own pip, for that version and not for the server's (see `installation`).
 """
 
-import fcntl
 import json
-import os
 import re
 import shutil
-import subprocess
 import sys
-import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from lambstead.core.runtime_api import Connections
 from lambstead.instance.runtimes.discovery import Interpreter, find_interpreters
+from lambstead.instance.runtimes.installation import Installation, Report, last_words, run_installer
+from lambstead.instance.runtimes.runtime import Launch, RuntimeNotAvailable, RuntimeProcess
 from lambstead.instance.sandbox import RuntimeCommand
 
 CLIENT_VERSION = "4.2.2"
 REQUIREMENTS = (f"awslambdaric=={CLIENT_VERSION}", "boto3==1.44.5")
 """boto3 is the release of the service models that the server is built from."""
-CLIENT_MINORS = range(11, 15)
+CLIENT_MINORS = range(10, 16)
 """CPython 3.N for which binary wheels of the client exist."""
-STAMP_NAME = "lambstead-client.json"
-INSTALL_TIMEOUT_SECONDS = 600.0
-KEPT_OUTPUT_LINES = 3
-
-Report = Callable[[str], None]
 
 _IDENTIFIER = re.compile(r"python3\.(\d{1,2})")
 _BOOTSTRAP = Path(__file__).with_name("python_bootstrap.py")
-
-
-class RuntimeNotAvailable(Exception):
-    """The runtime cannot be had on this machine now; the message names what is missing and what would help."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,17 +37,8 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class WorkerLink:
-    """Where the workers of an environment speak the link themselves, and where their main process reports them (see `python_link`)."""
-
-    path: str
-    environment_id: str
-    status_fd: int
-
-
-@dataclass(frozen=True, slots=True)
-class InstalledRuntime:
-    """A runtime that can be started now."""
+class PythonRuntime:
+    """A Python runtime that can be started now."""
 
     identifier: str
     interpreter: Interpreter
@@ -67,23 +46,36 @@ class InstalledRuntime:
     note: str = ""
 
     @property
+    def engine(self) -> str:
+        return f"CPython {self.interpreter.version_text}"
+
+    @property
+    def client(self) -> str:
+        return f"awslambdaric {CLIENT_VERSION}"
+
+    @property
     def version_text(self) -> str:
-        """As `runtimeVersion` of the platform's log records names it."""
         return f"python:{self.interpreter.version_text}"
 
-    def command(self, link: WorkerLink | None = None, layers: Path | None = None) -> RuntimeCommand:
-        """The main process: our bootstrap, which becomes AWS's client; with `link`, its workers get their events there.
-
-        `layers` is the folder that stands in for `/opt`, None for a function without layers.
-        """
-        return RuntimeCommand(
-            program=self.interpreter.path,
-            arguments_before=("-P", "-S", str(_BOOTSTRAP)),
-            arguments_after=(
-                str(self.client_dir),
-                json.dumps(asdict(link)) if link else "",
-                json.dumps(self._layer_paths(layers)),
+    def process(self, launch: Launch) -> RuntimeProcess:
+        """Our bootstrap, which becomes AWS's client; with a link, its workers get their events there."""
+        # 3.10 has no -P; there the bootstrap takes its own folder off the path.
+        flags = ("-P", "-S") if self.interpreter.minor >= 11 else ("-S",)
+        return RuntimeProcess(
+            command=RuntimeCommand(
+                program=self.interpreter.path,
+                arguments_before=(*flags, str(_BOOTSTRAP)),
+                arguments_after=(
+                    str(self.client_dir),
+                    json.dumps(asdict(launch.link)) if launch.link else "",
+                    json.dumps(self._layer_paths(launch.layers)),
+                ),
             ),
+            runtime_dir=self.client_dir,
+            program_dir=self.interpreter.path.parent,
+            variables={"PYTHONPATH": str(self.client_dir)},
+            polls=launch.slots if launch.managed else 1,
+            connections=Connections.WORKERS if launch.managed else Connections.ANONYMOUS,
         )
 
     def _layer_paths(self, layers: Path | None) -> list[str]:
@@ -117,17 +109,12 @@ def choose(minor: int, interpreters: Sequence[Interpreter]) -> Choice:
     return Choice(chosen, f"python3.{minor} {why}: running on CPython {chosen.version_text} instead.")
 
 
-def installed_client(runtimes_dir: Path, minor: int) -> Path | None:
-    """The client's folder for CPython 3.`minor`, if it holds exactly what `REQUIREMENTS` pins."""
-    client_dir = _client_dir(runtimes_dir, minor)
-    try:
-        stamp = json.loads((client_dir / STAMP_NAME).read_text())
-    except (OSError, ValueError):
-        return None
-    return client_dir if stamp.get("requirements") == list(REQUIREMENTS) else None
+def client_installation(runtimes_dir: Path, minor: int) -> Installation:
+    """Where the client for CPython 3.`minor` is, or will be."""
+    return Installation(runtimes_dir, f"python3.{minor}", REQUIREMENTS)
 
 
-def ensure(runtimes_dir: Path, identifier: str, report: Report) -> InstalledRuntime:
+def ensure(runtimes_dir: Path, identifier: str, report: Report) -> PythonRuntime:
     """The runtime ready to start, its client installed if need be. Blocks for seconds when it installs; `report` gets progress.
 
     Raises RuntimeNotAvailable.
@@ -136,59 +123,27 @@ def ensure(runtimes_dir: Path, identifier: str, report: Report) -> InstalledRunt
     if minor is None:
         raise RuntimeNotAvailable(f"{identifier} is not a Python 3 runtime.")
     choice = choose(minor, find_interpreters(runtimes_dir))
-    client_dir = installed_client(runtimes_dir, choice.interpreter.minor) or _install(
-        runtimes_dir, choice.interpreter, report
+    interpreter = choice.interpreter
+    what = f"the interface client for CPython 3.{interpreter.minor}"
+    client_dir = client_installation(runtimes_dir, interpreter.minor).ensure(
+        what, lambda folder: _fill(folder, interpreter), report
     )
-    return InstalledRuntime(identifier, choice.interpreter, client_dir, choice.note)
-
-
-def _client_dir(runtimes_dir: Path, minor: int) -> Path:
-    return runtimes_dir / f"python3.{minor}"
-
-
-def _install(runtimes_dir: Path, interpreter: Interpreter, report: Report) -> Path:
-    runtimes_dir.mkdir(parents=True, exist_ok=True)
-    with _install_lock(runtimes_dir):
-        # Another process may have installed it while we waited for the lock.
-        existing = installed_client(runtimes_dir, interpreter.minor)
-        if existing is not None:
-            return existing
-        report(f"Installing {', '.join(REQUIREMENTS)} for CPython 3.{interpreter.minor}.")
-        fresh = Path(tempfile.mkdtemp(dir=runtimes_dir, prefix=f".python3.{interpreter.minor}-"))
-        try:
-            _fill(fresh, interpreter)
-            _swap_in(fresh, _client_dir(runtimes_dir, interpreter.minor))
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-        report(f"Installed the interface client {CLIENT_VERSION} for CPython 3.{interpreter.minor}.")
-    return _client_dir(runtimes_dir, interpreter.minor)
-
-
-@contextmanager
-def _install_lock(runtimes_dir: Path) -> Iterator[None]:
-    with open(runtimes_dir / ".install.lock", "a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+    return PythonRuntime(identifier, interpreter, client_dir, choice.note)
 
 
 def _fill(folder: Path, interpreter: Interpreter) -> None:
-    result = _run([*_installer(), *_target_options(folder, interpreter.minor), *REQUIREMENTS])
+    result = run_installer([*_installer(), *_target_options(folder, interpreter.minor), *REQUIREMENTS])
     if result.returncode != 0:
-        last = " ".join(result.stderr.strip().splitlines()[-KEPT_OUTPUT_LINES:])
         raise RuntimeNotAvailable(
-            f"The interface client for CPython 3.{interpreter.minor} could not be installed: {last} "
+            f"The interface client for CPython 3.{interpreter.minor} could not be installed: {last_words(result)} "
             "A package index must be reachable the first time a runtime is used."
         )
     # Compiled by the interpreter that will import it: functions must not write here, and each worker would compile it again.
-    _run([str(interpreter.path), "-I", "-S", "-m", "compileall", "-q", str(folder)])
-    (folder / STAMP_NAME).write_text(
-        json.dumps({"requirements": list(REQUIREMENTS), "python": interpreter.version_text})
-    )
-    folder.chmod(0o755)
+    run_installer([str(interpreter.path), "-I", "-S", "-m", "compileall", "-q", str(folder)])
 
 
 def _installer() -> list[str]:
-    if _run([sys.executable, "-m", "pip", "--version"]).returncode == 0:
+    if run_installer([sys.executable, "-m", "pip", "--version"]).returncode == 0:
         return [sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-compile"]
     uv = shutil.which("uv")
     if uv is None:
@@ -201,23 +156,3 @@ def _installer() -> list[str]:
 
 def _target_options(folder: Path, minor: int) -> list[str]:
     return ["--target", str(folder), "--python-version", f"3.{minor}", "--only-binary", ":all:"]
-
-
-def _run(argv: list[str]) -> "subprocess.CompletedProcess[str]":
-    try:
-        return subprocess.run(
-            argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=INSTALL_TIMEOUT_SECONDS
-        )
-    except subprocess.TimeoutExpired:
-        return subprocess.CompletedProcess(argv, 1, "", f"no result within {INSTALL_TIMEOUT_SECONDS:.0f} seconds.")
-
-
-def _swap_in(fresh: Path, place: Path) -> None:
-    """Put `fresh` at `place`. What stood there is moved aside first: environments that run from it keep their open files."""
-    if place.exists():
-        old = Path(tempfile.mkdtemp(dir=place.parent, prefix=".old-"))
-        os.replace(place, old / "client")
-        os.replace(fresh, place)
-        shutil.rmtree(old, ignore_errors=True)
-    else:
-        os.replace(fresh, place)

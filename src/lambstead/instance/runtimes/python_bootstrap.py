@@ -102,6 +102,8 @@ def workers_die_with_this_process(libc: ctypes.CDLL) -> None:
 
 def arrange_paths(task_root: str, layers: list[str], client_dir: str) -> None:
     """AWS's order: the code package, the layers, what PYTHONPATH says, the client and boto3, the standard library."""
+    if sys.path[:1] == [os.path.dirname(os.path.abspath(__file__))]:
+        del sys.path[0]  # put there by interpreters that are too old for -P
     sys.path[:0] = [task_root, *layers]
     if client_dir not in sys.path:
         standard_library = next(

@@ -1,0 +1,100 @@
+"""What every runtime must say so that an environment can start it, and what an environment says to get that.
+
+Launch ──► InstalledRuntime.process ──► RuntimeProcess ──► the main process of an environment
+"""
+
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+from lambstead.core.runtime_api import Connections
+from lambstead.instance.sandbox import RuntimeCommand
+
+LAUNCHER = Path(__file__).with_name("launcher.py")
+
+
+class RuntimeNotAvailable(Exception):
+    """The runtime cannot be had on this machine now; the message names what is missing and what would help."""
+
+
+class EntryPointInvalid(Exception):
+    """The code package has nothing that this runtime could start; the message is the platform's for the function's log and its caller."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLink:
+    """Where the workers of an environment speak the link themselves, and where their main process reports them (see `python_link`)."""
+
+    path: str
+    environment_id: str
+    status_fd: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One environment, as far as it matters for which process to start."""
+
+    managed: bool
+    """Many invocations at once; else one after the other."""
+    slots: int
+    vcpus: float
+    memory_mb: int
+    task_root: Path
+    """The unpacked code package."""
+    variables: Mapping[str, str]
+    """The customer's environment variables."""
+    layers: Path | None = None
+    """The folder that stands in for `/opt`; None without layers."""
+    link: WorkerLink | None = None
+    """Given only to runtimes whose workers can speak the link."""
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeProcess:
+    """The main process of an environment, and how it will behave towards the Runtime API."""
+
+    command: RuntimeCommand
+    runtime_dir: Path
+    """What the function sees as LAMBDA_RUNTIME_DIR."""
+    program_dir: Path | None = None
+    """First on the function's PATH; None if the runtime brings no program."""
+    variables: Mapping[str, str] = field(default_factory=dict)
+    """The runtime's own; a customer's of the same name wins."""
+    polls: int = 1
+    """Init is complete once so many polls are parked."""
+    connections: Connections = Connections.ANONYMOUS
+
+
+class InstalledRuntime(Protocol):
+    """A runtime that can be started now."""
+
+    @property
+    def identifier(self) -> str:
+        """AWS's name, for example `nodejs24.x`."""
+
+    @property
+    def engine(self) -> str:
+        """What runs the function, for people: `CPython 3.13.1`."""
+
+    @property
+    def client(self) -> str:
+        """The interface client, for people; empty if the function brings it."""
+
+    @property
+    def version_text(self) -> str:
+        """As `runtimeVersion` of the platform's log records names it."""
+
+    @property
+    def note(self) -> str:
+        """One sentence, if it is not what the identifier names; else empty."""
+
+    def process(self, launch: Launch) -> RuntimeProcess:
+        """What to start. Raises EntryPointInvalid."""
+
+
+def launched(program: Path, *arguments: str) -> RuntimeCommand:
+    """A program that cannot confine itself, started by a launcher that confines its own process and becomes it."""
+    python = Path(getattr(sys, "_base_executable", None) or sys.executable)
+    return RuntimeCommand(python, ("-I", "-S", str(LAUNCHER)), (str(program), *arguments))
