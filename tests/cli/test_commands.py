@@ -339,6 +339,13 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
                 "versions": [{"version": "1", "state": "Failed", "reason": "[red]no module"}],
             }
         ],
+        "events": {
+            "queued": 3,
+            "running": 1,
+            "dropped": {"gone": 2},
+            "destination_delivery_failures": {"fibonacci": 4},
+            "dead_letter_errors": {},
+        },
         "decisions": [{"at": "2026-11-21T13:00:00.123456+01:00", "what": "start env-1", "because": "below minimum"}],
     }
     console = Console(width=200, color_system=None)
@@ -355,6 +362,9 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
         "Functions",
         "fibonacci  python3.13 · on demand",
         "1  Failed  [red]no module",
+        "Asynchronous invocations: 3 queued, 1 of them running",
+        "gone: 2 events dropped, their function is gone",
+        "fibonacci: 4 records reached no destination",
         "Latest decisions",
         "2026-11-21 12:00:00Z  start env-1: below minimum",
     ]

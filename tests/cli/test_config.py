@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from lambstead.config import PROFILES, Settings, SettingsError, duration_text
 
 HOME = Path("/home/somebody")
-DURATION_KEYS = ["slot_wait", "idle_environment", "idle_instance", "instance_poll", "stop_wait"]
+DURATION_KEYS = [
+    *("slot_wait", "idle_environment", "idle_instance", "instance_poll", "stop_wait"),
+    *("event_retry_delay", "event_backoff_first", "event_backoff_most"),
+]
+ENDPOINT_KEYS = ["endpoint_url_sqs", "endpoint_url_sns", "endpoint_url_eventbridge", "endpoint_url_s3"]
 
 
 def load(environ: dict[str, str] | None = None, **flags: object) -> Settings:
@@ -43,6 +47,17 @@ def test_defaults() -> None:
     assert settings.standard_environments == 100
     assert settings.concurrent_executions == 1000
     assert settings.idle_environment == timedelta(minutes=10)
+    assert settings.event_retry_delay == timedelta(minutes=1)
+    assert (settings.event_backoff_first, settings.event_backoff_most) == (timedelta(seconds=1), timedelta(minutes=5))
+    assert {getattr(settings, key) for key in ENDPOINT_KEYS} == {""}
+
+
+@pytest.mark.parametrize("key", ENDPOINT_KEYS)
+def test_endpoints_are_urls_without_a_path(key: str) -> None:
+    for url in ("http://127.0.0.1:9324", "https://sqs.us-east-1.amazonaws.com", "http://[::1]:4566/"):
+        assert getattr(load({f"LAMBSTEAD_{key.upper()}": url}), key) == url
+    for wrong in ("127.0.0.1:9324", "ftp://x", "http://", "http://x/path", "http://x y"):
+        assert key.upper() in refusal({f"LAMBSTEAD_{key.upper()}": wrong})
 
 
 @pytest.mark.parametrize(

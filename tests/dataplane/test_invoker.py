@@ -51,18 +51,18 @@ class Executor:
         self.link.send(Kind.RESULT, frame.stream, msgspec.json.encode(Result()), payload)
 
 
-async def connected(invoker: Invoker, environment_id: str) -> Executor:
-    """An environment whose link has arrived."""
+async def connected(invoker: Invoker, environment_id: str, *, is_worker: bool = False) -> Executor:
+    """An environment, or one worker of it, whose link has arrived."""
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     loop = asyncio.get_running_loop()
     executor = Executor()
     await loop.create_connection(lambda: executor.link, sock=far)
     taken: list[Link] = []
     gateway = LinkConnection(
-        lambda _, frame: invoker.link_frame(taken[0], frame), lambda _, exc: invoker.link_lost(taken[0])
+        lambda _, frame: invoker.link_frame(taken[0], frame), lambda _, exc: invoker.link_lost(taken[0], exc)
     )
     await loop.create_connection(lambda: gateway, sock=near)
-    link = invoker.link_arrived(environment_id, gateway, is_worker=False)
+    link = invoker.link_arrived(environment_id, gateway, is_worker=is_worker)
     assert link is not None
     taken.append(link)
     return executor
@@ -140,6 +140,25 @@ def test_whoever_waits_for_a_publication_that_is_replaced_is_served_by_the_new_o
         new.link.close()
 
     run_with_store(tmp_path, story)
+
+
+def test_an_event_that_a_dead_worker_left_unread_goes_to_another(tmp_path: Path) -> None:
+    async def story(invoker: Invoker) -> None:
+        invoker.expect("env", KEY, "zone", managed=True)
+        dead, living = await connected(invoker, "env", is_worker=True), await connected(invoker, "env", is_worker=True)
+        dead.link.pause_reading()
+        dead.offers(1)
+        outcome = asyncio.ensure_future(invoker.invoke(TARGET, Invocation("r", b"{}")))
+        async with asyncio.timeout(10):
+            while invoker.loads()["env"].running == 0:  # noqa: ASYNC110 - the fact is in the pool, which has no event
+                await asyncio.sleep(0)
+        dead.link.abort()  # it was given the event, and ends with it unread
+        living.offers(1)
+        living.answers(await living.frames.get(), b'"from the living"')
+        assert (await outcome).payload == b'"from the living"'
+        living.link.close()
+
+    run(tmp_path, story)
 
 
 def test_stream_ids_stay_within_their_32_bits() -> None:

@@ -2,7 +2,7 @@
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, TypedDict, cast
+from typing import TYPE_CHECKING, NotRequired, TypedDict, cast
 
 from lambstead.cli.options import DataOption, JsonOption, settings_for
 from lambstead.cli.running_server import require_server
@@ -63,12 +63,21 @@ class Decision(TypedDict):
     because: str
 
 
+class EventsStatus(TypedDict):
+    queued: int
+    running: int
+    dropped: dict[str, int]
+    destination_delivery_failures: dict[str, int]
+    dead_letter_errors: dict[str, int]
+
+
 class Status(TypedDict):
     """The document at `/_lambstead/status`."""
 
     server: dict[str, str | int | float]
     providers: list[ProviderStatus]
     functions: list[FunctionStatus]
+    events: NotRequired[EventsStatus]
     decisions: list[Decision]
 
 
@@ -111,12 +120,30 @@ def status_tree(title: str, document: Status) -> "Tree":
     functions = tree.add(Text("Functions" if document["functions"] else "No functions"))
     for function in document["functions"]:
         _add_function(functions, function)
+    for line in _events_lines(document.get("events")):
+        tree.add(Text(line))
     if document["decisions"]:
         decisions = tree.add(Text("Latest decisions"))
         for decision in document["decisions"][-DECISIONS_SHOWN:]:
             at = datetime.fromisoformat(decision["at"]).astimezone(UTC)
             decisions.add(Text(f"{at:%Y-%m-%d %H:%M:%S}Z  {decision['what']}: {decision['because']}"))
     return tree
+
+
+def _events_lines(events: EventsStatus | None) -> list[str]:
+    """What there is to say of asynchronous invocations; nothing while none is queued and nothing went wrong."""
+    if events is None:
+        return []
+    lines = []
+    if events["queued"]:
+        lines.append(f"Asynchronous invocations: {events['queued']} queued, {events['running']} of them running")
+    for what, counts in (
+        ("events dropped, their function is gone", events["dropped"]),
+        ("records reached no destination", events["destination_delivery_failures"]),
+        ("dead letters reached no queue or topic", events["dead_letter_errors"]),
+    ):
+        lines += [f"{function}: {count} {what}" for function, count in sorted(counts.items())]
+    return lines
 
 
 def _add_provider(tree: "Tree", provider: ProviderStatus) -> None:

@@ -29,7 +29,7 @@ class Links(Protocol[L]):
 
     def link_arrived(self, environment_id: str, connection: LinkConnection, *, is_worker: bool) -> L | None: ...
     def link_frame(self, link: L, frame: Frame) -> None: ...
-    def link_lost(self, link: L) -> None: ...
+    def link_lost(self, link: L, exc: Exception | None) -> None: ...
 
 
 class Reports(Protocol):
@@ -137,7 +137,7 @@ class _Peer(Protocol):
     """Whoever introduced itself on a connection."""
 
     def frame(self, frame: Frame) -> None: ...
-    def lost(self) -> None: ...
+    def lost(self, exc: Exception | None) -> None: ...
 
 
 class _EnvironmentPeer(Generic[L]):
@@ -148,8 +148,8 @@ class _EnvironmentPeer(Generic[L]):
     def frame(self, frame: Frame) -> None:
         self._links.link_frame(self._link, frame)
 
-    def lost(self) -> None:
-        self._links.link_lost(self._link)
+    def lost(self, exc: Exception | None) -> None:
+        self._links.link_lost(self._link, exc)
 
 
 class _AgentPeer(Generic[L]):
@@ -162,7 +162,7 @@ class _AgentPeer(Generic[L]):
         if isinstance(message, FromAgent):
             self._agents.reported(self._instance_id, message)
 
-    def lost(self) -> None:
+    def lost(self, exc: Exception | None) -> None:
         self._agents.disconnected(self._instance_id)
 
 
@@ -174,7 +174,7 @@ class _Arrival(Generic[L]):
         self._door = door
         self._peer: _Peer | None = None
         self._deliver: Callable[[Frame], None] = self._first
-        self.connection = LinkConnection(lambda _, frame: self._deliver(frame), lambda _, exc: self._lost())
+        self.connection = LinkConnection(lambda _, frame: self._deliver(frame), lambda _, exc: self._lost(exc))
 
     def _first(self, frame: Frame) -> None:
         self._peer = self._agents.introduce(self.connection, frame, self._door)
@@ -184,6 +184,6 @@ class _Arrival(Generic[L]):
         else:
             self._deliver = self._peer.frame
 
-    def _lost(self) -> None:
+    def _lost(self, exc: Exception | None) -> None:
         if self._peer is not None:
-            self._peer.lost()
+            self._peer.lost(exc)

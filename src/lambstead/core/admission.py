@@ -119,14 +119,19 @@ class Pool:
         self._line[ticket] = now + patience
         return Waiting(ticket, now + patience)
 
-    def again(self, ticket: Ticket, environment_id: str, now: float, patience: float) -> Granted | Waiting:
-        """The environment had no slot for the invocation after all: next free slot, ahead of the line."""
+    def again(
+        self, ticket: Ticket, environment_id: str, now: float, patience: float, *, elsewhere: bool = True
+    ) -> Granted | Waiting:
+        """The environment did not run the invocation after all: next free slot, ahead of the line.
+
+        `elsewhere` when the environment refused it: what it refused it would refuse again, so another one is asked first.
+        """
         self._taken_back(environment_id)
         offer = self._offers.get(environment_id)
         if offer is not None:
-            # What it rejects has used nothing of it. It is not asked again at once: what it refused, it would refuse again.
+            # What it did not run has used nothing of it.
             offer.idle += 1
-        found = self._emptiest(but=environment_id)
+        found = self._emptiest(but=environment_id if elsewhere else None)
         if found is not None:
             return self._give(ticket, found)
         self._line[ticket] = now + patience

@@ -215,12 +215,12 @@ class Invoker:
         if expected is not None:
             expected.lane.frame_received(link, frame)
 
-    def link_lost(self, link: Link) -> None:
-        """A link that was taken ended."""
+    def link_lost(self, link: Link, exc: Exception | None) -> None:
+        """A link that was taken ended, with the connection's error if it had one."""
         expected = self._expected.get(link.environment_id)
         if expected is None:
             return
-        expected.lane.link_lost(link)
+        expected.lane.link_lost(link, exc)
         if not link.is_worker:
             del self._expected[link.environment_id]
             self._demand_changed()

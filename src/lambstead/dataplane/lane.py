@@ -175,7 +175,7 @@ class Lane:
         """Give the environment nothing more."""
         self.pool.drain(environment_id)
 
-    def link_lost(self, link: Link) -> None:
+    def link_lost(self, link: Link, exc: Exception | None) -> None:
         """A link ended: with an agent's its environment is over, with a worker's the worker is."""
         environment = self._environments.get(link.environment_id)
         if environment is None:
@@ -187,7 +187,14 @@ class Lane:
         if link in environment.idle:
             environment.idle.remove(link)
             self.pool.slots_changed(link.environment_id, -1)
-        if link.running:
+        # A Unix socket tells: closed with bytes unread, or written to after it was closed, it is reset or broken; else it just ends.
+        # So an event that was on its way when its worker died is known not to have reached the function.
+        if link.running and isinstance(exc, ConnectionResetError | BrokenPipeError):
+            log.info("invocation-undelivered", extra={"environment": link.environment_id})
+            for ticket in list(link.running):
+                self.pool.slots_changed(link.environment_id, -1)  # the worker's slot is not there to be tried again
+                self._not_started(link, ticket, elsewhere=False)
+        elif link.running:
             self.loop.call_later(LAST_WORDS_S, self._worker_died, link)
 
     def has_agent_link(self, environment_id: str) -> bool:
@@ -321,21 +328,21 @@ class Lane:
         return Outcome(payload or b"".join(running.parts), self.key.version, environment_id)
 
     def _rejected(self, link: Link, frame: Frame) -> None:
-        ticket = frame.stream
-        if ticket not in link.running:
-            return
+        if frame.stream in link.running:
+            because = _reject.decode(frame.head).because
+            log.info("invocation-rejected", extra={"environment": link.environment_id, "because": because})
+            self._not_started(link, frame.stream, elsewhere=True)
+
+    def _not_started(self, link: Link, ticket: int, *, elsewhere: bool) -> None:
+        """Nobody ran the event: the next slot is for it, of another environment first if this one refused it."""
         link.running.remove(ticket)
         running = self._alive.get(ticket)
-        log.info(
-            "invocation-rejected",
-            extra={"environment": link.environment_id, "because": _reject.decode(frame.head).because},
-        )
         if running is None:
             self._finished(link.environment_id)
             return
         running.link = None
         self._due[running.target.is_asynchronous].pop(ticket, None)
-        match self.pool.again(ticket, link.environment_id, time.monotonic(), self.patience_s):
+        match self.pool.again(ticket, link.environment_id, time.monotonic(), self.patience_s, elsewhere=elsewhere):
             case Granted(_, environment_id):
                 self._deliver(running, environment_id)
             case Waiting():
