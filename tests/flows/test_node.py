@@ -173,13 +173,21 @@ def test_a_handler_that_returns_without_an_answer_answers_null_when_nothing_is_l
     assert [invoke(aws, "silent").payload for _ in range(3)] == [None] * 3
 
 
-def test_an_error_that_ends_the_process_is_still_the_answer(aws: "LambdaClient") -> None:
+@pytest.mark.parametrize("size", [10, 400_000])
+def test_an_error_that_ends_the_process_is_still_the_answer(aws: "LambdaClient", size: int) -> None:
     """AWS's 3.x client posts the error and calls process.exit in the same breath."""
-    source = "exports.handler = async () => { setTimeout(() => { throw new RangeError('too far'); }, 5); await new Promise(() => {}); };"
-    deploy(aws, "exits", source, "nodejs20.x", file="index.js")
+    source = """
+    exports.handler = async (event) => {
+      setTimeout(() => { throw new RangeError('x'.repeat(event.size)); }, 5);
+      await new Promise(() => {});
+    };
+    """
+    name = f"exits-{size}"
+    deploy(aws, name, source, "nodejs20.x", file="index.js")
     for _ in range(3):
-        answer = invoke(aws, "exits")
-        assert (answer.payload["errorType"], answer.payload["errorMessage"]) == ("RangeError", "too far")
+        answer = invoke(aws, name, {"size": size})
+        assert answer.payload["errorType"] == "RangeError"
+        assert answer.payload["errorMessage"] == "x" * size
 
 
 def test_the_largest_answer_goes_through_and_a_larger_one_is_an_error(aws: "LambdaClient", provider: str) -> None:
