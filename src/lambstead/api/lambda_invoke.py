@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import codecs
 
 import msgspec
 
@@ -10,6 +11,8 @@ from lambstead.core.arn import FunctionRef
 from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent, NotImplementedYet
 from lambstead.core.invocations import Target
 from lambstead.core.traces import trace_header
+
+UTF8_PIECE_BYTES = 64 * 1024
 
 
 async def invoke(context: Context, request: Request, call: Call) -> Response:
@@ -52,12 +55,24 @@ def checked_payload(payload: bytes) -> bytes:
         try:
             # Raw checks the whole text and builds nothing.
             msgspec.json.decode(payload, type=msgspec.Raw)
-            payload.decode()
+            _check_utf8(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise InvalidRequestContent(
                 f"Could not parse request body into json: Could not parse payload into json: {exc}"
             ) from exc
     return payload
+
+
+def _check_utf8(payload: bytes) -> None:
+    """Raise UnicodeDecodeError unless the payload is UTF-8. Piece by piece, so that no second payload comes into being."""
+    if payload.isascii():
+        return
+    view = memoryview(payload)
+    start = 0
+    while start < len(payload):
+        end = start + UTF8_PIECE_BYTES
+        _, used = codecs.utf_8_decode(view[start:end], "strict", end >= len(payload))
+        start += used
 
 
 def decoded_client_context(header: str) -> str:
