@@ -26,7 +26,7 @@ import psutil
 from botocore.config import Config
 
 from lambstead.config import Settings
-from lambstead.core.runtimes import RUNNABLE_FAMILIES
+from lambstead.core.runtimes import RUNNABLE
 
 START_SECONDS = 90.0
 """The first start of Lambstead may install an interface client."""
@@ -70,7 +70,7 @@ NODE = Handler("Node", "nodejs22.x", "index.handler", {"index.mjs": "export cons
 
 def handlers() -> list[Handler]:
     """Those whose runtime this Lambstead can run."""
-    return [handler for handler in (PYTHON, NODE) if handler.runtime.startswith(RUNNABLE_FAMILIES)]
+    return [handler for handler in (PYTHON, NODE) if RUNNABLE.fullmatch(handler.runtime)]
 
 
 # --- limits --------------------------------------------------------------------------------------------------------------

@@ -68,7 +68,9 @@ def publish_in(context: Context, tx: Transaction, latest: FunctionVersion, reque
     if previous is not None and is_published_already(latest, previous):
         return previous
     name = LATEST_PUBLISHED if request.get("PublishTo") else str(tx.next_version_number(latest.function))
-    version = publish(latest, in_place, Publish(name, context.timestamp(), context.new_revision(), request.get("Description")))
+    version = publish(
+        latest, in_place, Publish(name, context.timestamp(), context.new_revision(), request.get("Description"))
+    )
     _refuse_too_many(tx, version, is_new=in_place is None)
     tx.save_version(version)
     # AWS gives `$LATEST` a new revision with every publish.
