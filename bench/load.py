@@ -1,8 +1,8 @@
 """A load generator: keep-alive connections that each send the next request when the answer is there (a closed loop).
 
 It runs as a process of its own so that its work is not counted as the server's, and reports latency, rate and the CPU
-time of a watched process tree, taken around the measured requests only. Wall time depends on what else the machine does;
-CPU time per request hardly does, so that is the number to keep. Output is one JSON document, see `Report`.
+time of a watched process tree, taken around the measured requests only, and how busy others kept the machine meanwhile. Wall time depends
+on what else the machine does; CPU time per request much less, so that is the number to keep. Output is one JSON document, see `Report`.
 """
 
 import argparse
@@ -16,11 +16,8 @@ from typing import cast
 from urllib.parse import urlsplit
 
 import httptools
-import psutil
 import uvloop
-
-TREE_LEVELS = ("server", "agent", "workers")
-"""What the levels of a watched tree are in Lambstead: the root, its children, and all below."""
+from bench.cpu import Moment, tree_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +49,10 @@ class Report:
     rate: float
     p50_us: float
     p99_us: float
+    p999_us: float
     cpu_us: dict[str, float]
+    others_share: float
+    """Share of the machine that other processes used meanwhile, between 0 and 1."""
 
 
 class Run:
@@ -86,6 +86,8 @@ class Caller(asyncio.Protocol):
         self._run = run
         self._body: list[bytes] = []
         self._function_error = False
+        self._opening: asyncio.Future[None] | None = None
+        """The next connection, while it is being opened."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's transports do not inherit from asyncio's
@@ -110,12 +112,28 @@ class Caller(asyncio.Protocol):
             self._run.fail(f"{status}: {b''.join(self._body)[:300].decode('utf-8', 'replace')}")
         self._body.clear()
         self._function_error = False
-        self._send()
+        if self._parser.should_keep_alive():
+            self._send()
+        elif self._opening is None:
+            # A server that closes after its answer gets a new connection each time, as a client would do.
+            self._transport.close()
+            self._opening = asyncio.ensure_future(self._open_again())
 
     def connection_lost(self, exc: Exception | None) -> None:
-        if not self.done.done():
+        if self._opening is None and not self.done.done():
             self._run.fail(f"the connection was lost: {exc or 'closed by the server'}")
             self.done.set_result(None)
+
+    async def _open_again(self) -> None:
+        loop, target = asyncio.get_running_loop(), self._run.target
+        try:
+            await loop.create_connection(lambda: self, target.host, target.port)
+        except OSError as exc:
+            self._opening = None
+            self.connection_lost(exc)
+            return
+        self._opening = None
+        self._send()
 
     def _send(self) -> None:
         if self._run.take():
@@ -133,14 +151,16 @@ async def measure(target: Target, connections: int, requests: int, limit_seconds
     callers = [
         (await loop.create_connection(lambda: Caller(run), target.host, target.port))[1] for _ in range(connections)
     ]
-    cpu_before = cpu_seconds(watch)
+    moment = Moment.now([] if watch is None else [watch])
+    cpu_before = tree_seconds(watch)
     began = time.perf_counter()
     for caller in callers:
         caller.start()
     # An answer that never comes must not hang the benchmark.
     _, silent = await asyncio.wait([caller.done for caller in callers], timeout=limit_seconds + 10)
     seconds = time.perf_counter() - began
-    cpu_after = cpu_seconds(watch)
+    cpu_after = tree_seconds(watch)
+    others = Moment.now([] if watch is None else [watch]).others_share(moment)
     if silent:
         run.fail(f"{len(silent)} connections got no answer")
     answered = len(run.latencies_ns)
@@ -154,7 +174,9 @@ async def measure(target: Target, connections: int, requests: int, limit_seconds
         rate=answered / seconds,
         p50_us=percentile(run.latencies_ns, 0.50) / 1000,
         p99_us=percentile(run.latencies_ns, 0.99) / 1000,
+        p999_us=percentile(run.latencies_ns, 0.999) / 1000,
         cpu_us={level: used / max(1, answered) * 1e6 for level, used in cpu.items()},
+        others_share=others,
     )
 
 
@@ -163,23 +185,11 @@ def percentile(values: Sequence[int], share: float) -> float:
     return sorted(values)[max(0, -(-int(len(values) * share * 1000) // 1000) - 1)] if values else 0.0
 
 
-def cpu_seconds(root: int | None) -> dict[str, float]:
-    """CPU time so far of a process tree, by level. The kernel counts in steps of 10 ms: measure seconds, not moments."""
-    if root is None:
-        return {}
-    level = {root: 0}
-    used: dict[str, float] = {}
-    # children() lists parents before their children.
-    for process in [psutil.Process(root), *psutil.Process(root).children(recursive=True)]:
-        try:
-            depth = 0 if process.pid == root else level.get(process.ppid(), 1) + 1
-            times = process.cpu_times()
-        except psutil.NoSuchProcess:
-            continue
-        level[process.pid] = depth
-        name = TREE_LEVELS[min(depth, len(TREE_LEVELS) - 1)]
-        used[name] = used.get(name, 0.0) + times.user + times.system
-    return used
+def payload(size: int) -> bytes:
+    """An event of exactly so many bytes: a JSON object, or a number where there is no room for one."""
+    if size < 16:
+        return b"1" * size
+    return b'{"text": "' + b"x" * (size - 12) + b'"}'
 
 
 def main() -> None:
@@ -189,11 +199,11 @@ def main() -> None:
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--warm-up", type=int, default=0, help="requests sent before, not measured")
     parser.add_argument("--limit-seconds", type=float, default=15.0)
-    parser.add_argument("--body", default="{}")
+    parser.add_argument("--body-bytes", type=int, default=2, help="size of the event")
     parser.add_argument("--header", action="append", default=[], help="Name: value")
     parser.add_argument("--watch", type=int, help="process whose tree's CPU time is measured")
     given = parser.parse_args()
-    target = Target.from_url(given.url, given.body.encode(), given.header)
+    target = Target.from_url(given.url, payload(given.body_bytes), given.header)
 
     async def both() -> Report:
         if given.warm_up:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bench.load import Run, Target, cpu_seconds, measure, percentile
+from bench.cpu import Moment, tree_seconds
+from bench.load import Run, Target, measure, payload, percentile
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -72,6 +73,46 @@ def test_failures_are_told_from_successes(answer: bytes, answered: int, failures
     asyncio.run(run())
 
 
+def test_a_server_that_closes_after_each_answer_gets_a_new_connection() -> None:
+    connections = 0
+
+    async def answer_once(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal connections
+        connections += 1
+        if await reader.read(65536):
+            writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")
+        writer.close()
+        await writer.wait_closed()
+
+    async def run() -> None:
+        server = await asyncio.start_server(answer_once, "127.0.0.1", 0)
+        async with server:
+            target = Target.from_url(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/", b"{}", [])
+            report = await measure(target, 3, 30, 30, None)
+        assert (report.requests, report.failures) == (30, 0)
+        assert connections >= 30
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("size", [2, 15, 16, 100, 10_000, 1_000_000])
+def test_an_event_is_json_of_the_size_that_was_asked_for(size: int) -> None:
+    assert len(payload(size)) == size
+    assert json.loads(payload(size))
+
+
+def test_the_share_of_others_is_what_the_machine_did_beyond_the_watched_tree() -> None:
+    busy = "import sys, time; t = time.process_time()\nwhile time.process_time() - t < 0.4: pass\nprint('done', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", busy], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        watched, unwatched = Moment.now([process.pid]), Moment.now([])
+        process.stdout.readline()
+        as_ours = Moment.now([process.pid]).others_share(watched)
+        as_others = Moment.now([]).others_share(unwatched)
+        process.communicate(b"")
+    assert as_ours < as_others <= 1
+
+
 def test_the_time_limit_ends_a_run() -> None:
     run = Run(Target("", 0, b""), requests=10, deadline=0.0)
     assert not run.take()
@@ -94,7 +135,7 @@ def test_cpu_time_of_children_counts_for_their_level() -> None:
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "done\n"
-        used = cpu_seconds(process.pid)
+        used = tree_seconds(process.pid)
         process.communicate("")
     assert set(used) == {"server", "agent", "workers"}
     assert used["workers"] >= 0.19

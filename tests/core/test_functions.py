@@ -333,7 +333,7 @@ def test_a_version_takes_the_description_of_latest_unless_it_is_given_one() -> N
         (latest(managed()), ACTIVE, True),
         (latest(managed()), published(managed()), True),
         (latest(managed()), DEACTIVATED, True),
-        (latest(managed(description="another")), ACTIVE, True),
+        (latest(managed(description="another")), ACTIVE, False),
         (latest(NEWER), ACTIVE, False),
         (latest(managed()), FAILED, False),
         (latest(NEWER), UPDATING_IN_PLACE, True),
@@ -344,7 +344,16 @@ def test_a_version_takes_the_description_of_latest_unless_it_is_given_one() -> N
 def test_publishing_without_a_change_publishes_nothing_unless_the_previous_one_failed(
     source: FunctionVersion, previous: FunctionVersion | None, already: bool
 ) -> None:
-    assert is_published_already(source, previous, None) is already
+    assert is_published_already(source, previous) is already
+
+
+def test_a_new_description_of_latest_is_worth_a_version_and_the_description_of_a_publish_is_not() -> None:
+    source = latest(managed(description="of latest"))
+    first = publish(source, None, Publish("1", AT, "r", "its own"))
+    assert is_published_already(source, first)
+    described = latest(managed(description="its own"))
+    assert not is_published_already(described, first)
+    assert is_published_already(described, publish(described, ACTIVE, Publish(LATEST_PUBLISHED, AT, "s", "x")))
 
 
 def test_publications_of_a_function_made_anew_are_not_those_of_the_one_deleted() -> None:
@@ -473,7 +482,7 @@ class ManagedFunction(RuleBasedStateMachine):
             return
         numbers = [v for name, v in self.versions.items() if numbered(name)]
         previous = before if in_place else max(numbers, key=lambda v: int(v.version), default=None)
-        if is_published_already(source, previous, None):
+        if is_published_already(source, previous):
             assert previous is not None
             assert previous.configuration.same_as(source.configuration)
             return

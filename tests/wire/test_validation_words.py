@@ -62,7 +62,7 @@ WEIGHTS = (
 )
 WEIGHT_KEYS = (
     "Map keys must satisfy constraint: [Member must have length less than or equal to 1024, "
-    "Member must have length greater than or equal to 1, Member must satisfy regular expression pattern: [0-9]+, Member must not be null]"
+    "Member must have length greater than or equal to 1, Member must satisfy regular expression pattern: [0-9]+]"
 )
 ALIAS = {"Name": "a", "FunctionVersion": "1"}
 ALIASES = "/2015-03-31/functions/f/aliases"
@@ -273,6 +273,17 @@ def test_a_retired_runtime_is_refused_as_no_longer_supported(runtime: str) -> No
         f"The runtime parameter of {runtime} is no longer supported for creating or updating AWS Lambda functions. "
         "We recommend you use a supported runtime while creating or updating functions."
     )
+
+
+def test_an_unknown_compatible_runtime_is_answered_as_if_the_list_were_one_value() -> None:
+    layer = {"Content": {}, "CompatibleRuntimes": ["python3.13", "cobol85"]}
+    refused = refusal("POST", "/2018-10-31/layers/l/versions", "", layer)
+    begin = one("'[python3.13, cobol85]'", "compatibleRuntimes", "Member must satisfy enum value set: [")
+    assert refused.shape == "ValidationException"
+    assert refused.message.startswith(begin)
+    named = set(refused.message.removeprefix(begin).removesuffix("]").split(", "))
+    assert {"python3.13", "nodejs22.x", "provided.al2"} <= named
+    assert not {"python2.7", "java8", "custom"} & named
 
 
 def test_retired_runtimes_are_still_compatible_runtimes_of_a_layer() -> None:

@@ -43,7 +43,7 @@ def _weights(request: Request) -> dict[str, float] | None:
 def _refuse_missing_versions(context: Context, reader: Reader, alias: Alias) -> None:
     snapshot = reader.function(alias.function)
     if snapshot is None:
-        raise ResourceNotFound(f"Function not found: {context.realm.function_arn(alias.function)}")
+        raise ResourceNotFound(f"Function not found: {context.realm.function_arn(alias.function, alias.version)}")
     for name in alias.versions:
         version = snapshot.versions.get(name)
         if version is None or (version.state is State.DELETING and name != LATEST):

@@ -7,6 +7,7 @@ from lambstead.api import configurations
 from lambstead.api.context import Call, Context, Request, Response
 from lambstead.api.documents import function_configuration, qualified
 from lambstead.api.lambda_code_signing import find_code_signing_config
+from lambstead.api.lambda_tags import refuse_too_many_tags
 from lambstead.api.lambda_versions import publish_in
 from lambstead.api.lists import DEFAULT_PAGE, decode_marker, page
 from lambstead.api.qualifiers import functions_only
@@ -43,6 +44,7 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
         )
     configurations.refuse_what_cannot_be_honoured(request)
     _refuse_publish_to_alone(request)
+    refuse_too_many_tags(request.get("Tags") or {})
     placeholder = CodePackage("", 0)
     sketch = configurations.created(context, name, request, placeholder)
     signing = request.get("CodeSigningConfigArn")

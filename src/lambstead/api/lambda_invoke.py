@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import codecs
 
 import msgspec
 
@@ -16,6 +17,8 @@ from lambstead.store.port import Transaction
 
 MAX_CLIENT_CONTEXT_BYTES = 3583
 """Lambda API reference, Invoke, ClientContext. Beyond any limit it would not fit the head of a frame on the invocation link."""
+
+UTF8_PIECE_BYTES = 64 * 1024
 
 
 async def invoke(context: Context, request: Request, call: Call) -> Response:
@@ -99,12 +102,24 @@ def checked_payload(payload: bytes) -> bytes:
         try:
             # Raw checks the whole text and builds nothing.
             msgspec.json.decode(payload, type=msgspec.Raw)
-            payload.decode()
+            _check_utf8(payload)
         except (msgspec.DecodeError, UnicodeDecodeError) as exc:
             raise InvalidRequestContent(
                 f"Could not parse request body into json: Could not parse payload into json: {exc}"
             ) from exc
     return payload
+
+
+def _check_utf8(payload: bytes) -> None:
+    """Raise UnicodeDecodeError unless the payload is UTF-8. Piece by piece, so that no second payload comes into being."""
+    if payload.isascii():
+        return
+    view = memoryview(payload)
+    start = 0
+    while start < len(payload):
+        end = start + UTF8_PIECE_BYTES
+        _, used = codecs.utf_8_decode(view[start:end], "strict", end >= len(payload))
+        start += used
 
 
 def decoded_client_context(header: str) -> str:

@@ -1,5 +1,8 @@
 """Tags of functions and capacity providers."""
 
+from collections.abc import Mapping
+from dataclasses import replace
+
 from lambstead.api.context import Call, Context, Request, Response
 from lambstead.core.arn import LATEST, TaggedResource
 from lambstead.core.errors import InvalidParameterValue, ResourceNotFound
@@ -16,10 +19,10 @@ async def tag_resource(context: Context, request: Request, call: Call) -> Respon
 
     def work(tx: Transaction) -> None:
         _refuse_missing(tx, resource)
-        if len({**tx.tags(resource.arn), **request["Tags"]}) > MAX_TAGS:
-            raise InvalidParameterValue("Number of tags exceeds resource tag limit.")
+        refuse_too_many_tags({**tx.tags(resource.arn), **request["Tags"]})
         _refuse_settling(tx, resource)
         tx.add_tags(resource.arn, request["Tags"])
+        _revise(context, tx, resource)
 
     await context.store.write(work)
     return {}
@@ -31,6 +34,7 @@ async def untag_resource(context: Context, request: Request, call: Call) -> Resp
     def work(tx: Transaction) -> None:
         _refuse_missing(tx, resource)
         tx.remove_tags(resource.arn, request["TagKeys"])
+        _revise(context, tx, resource)
 
     await context.store.write(work)
     return {}
@@ -44,6 +48,19 @@ async def list_tags(context: Context, request: Request, call: Call) -> Response:
         return dict(reader.tags(resource.arn))
 
     return {"Tags": await context.store.read(work)}
+
+
+def refuse_too_many_tags(tags: Mapping[str, str]) -> None:
+    """Raise InvalidParameterValue for more tags than a resource may have."""
+    if len(tags) > MAX_TAGS:
+        raise InvalidParameterValue("Number of tags exceeds resource tag limit.")
+
+
+def _revise(context: Context, tx: Transaction, resource: TaggedResource) -> None:
+    """AWS gives a function a new revision with every change of its tags, be it the same tag once more."""
+    latest = tx.version(resource.name, LATEST) if resource.kind == "function" else None
+    if latest is not None:
+        tx.save_version(replace(latest, revision_id=context.new_revision()))
 
 
 _NOUNS = {

@@ -65,11 +65,12 @@ def publish_in(context: Context, tx: Transaction, latest: FunctionVersion, reque
     _refuse_unsettled(context, in_place)
     numbers = [version for name, version in versions.items() if numbered(name)]
     previous = in_place if request.get("PublishTo") else max(numbers, key=lambda v: int(v.version), default=None)
-    description = request.get("Description")
-    if previous is not None and is_published_already(latest, previous, description):
+    if previous is not None and is_published_already(latest, previous):
         return previous
     name = LATEST_PUBLISHED if request.get("PublishTo") else str(tx.next_version_number(latest.function))
-    version = publish(latest, in_place, Publish(name, context.timestamp(), context.new_revision(), description))
+    version = publish(
+        latest, in_place, Publish(name, context.timestamp(), context.new_revision(), request.get("Description"))
+    )
     _refuse_too_many(tx, version, is_new=in_place is None)
     tx.save_version(version)
     # AWS gives `$LATEST` a new revision with every publish.

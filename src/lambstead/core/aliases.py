@@ -36,7 +36,8 @@ def second_version(version: str, weights: Mapping[str, float] | None) -> tuple[s
     if len(weights) > 1:
         raise InvalidParameterValue("Number of items in AdditionalVersionWeights cannot be greater than 1")
     if version == LATEST:
-        raise InvalidParameterValue("$LATEST is not supported for an alias pointing to more than 1 version")
+        # Recorded: of AWS's refusals here, the only one without `Type`.
+        raise InvalidParameterValue("$LATEST is not supported for an alias pointing to more than 1 version", Type=None)
     ((second, weight),) = weights.items()
     if second == version:
         raise InvalidParameterValue(

@@ -131,7 +131,7 @@ class Configuration:
         return self.managed.sizing.vcpus(self.memory_mb) if self.managed else max(self.memory_mb / 1769, 0.05)
 
     def same_as(self, other: "Configuration") -> bool:
-        """True when publishing this after `other` would publish nothing new; the description does not count."""
+        """True when both run the same; the description does not count."""
         return replace(self, description="") == replace(other, description="")
 
 
@@ -179,6 +179,8 @@ class FunctionVersion:
     """Scaling bounds that the environments last settled at; None before they ever did."""
     bounds_requested: bool = False
     """True between a PutFunctionScalingConfig and its settling."""
+    source_description: str | None = None
+    """What `$LATEST` was described as when this was published, for a publish may give a description of its own. None for `$LATEST`."""
 
     @property
     def is_managed(self) -> bool:
@@ -461,14 +463,16 @@ class Publish:
     description: str | None = None
 
 
-def is_published_already(latest: FunctionVersion, previous: FunctionVersion | None, description: str | None) -> bool:
+def is_published_already(latest: FunctionVersion, previous: FunctionVersion | None) -> bool:
     """True when publishing `latest` again would publish nothing new over `previous`, the last publish onto the same place.
 
-    A version that failed, or whose re-publish failed, is no such previous: publishing again is how it is tried again.
+    What counts is whether `$LATEST` changed, in its description too; the description that a publish brings along does not. A version that failed, or whose re-publish failed, is no such previous: publishing again is how it is tried again.
     """
     if previous is None or previous.state in (State.FAILED, State.DELETING):
         return False
     if previous.update_status is UpdateStatus.FAILED:
+        return False
+    if previous.source_description not in (None, latest.configuration.description):
         return False
     return previous.configuration.same_as(latest.configuration)
 
@@ -479,7 +483,8 @@ def publish(latest: FunctionVersion, in_place: FunctionVersion | None, order: Pu
     if order.description is not None:
         configuration = replace(configuration, description=order.description)
     if in_place is not None:
-        return apply(in_place, Republished(configuration, order.at, order.revision_id))
+        republished = apply(in_place, Republished(configuration, order.at, order.revision_id))
+        return replace(republished, source_description=latest.configuration.description)
     published = FunctionVersion(
         function=latest.function,
         version=order.version,
@@ -489,6 +494,7 @@ def publish(latest: FunctionVersion, in_place: FunctionVersion | None, order: Pu
         revision_id=order.revision_id,
         last_modified=order.at,
         target=latest.target,
+        source_description=latest.configuration.description,
     )
     if not latest.is_managed:
         return published if latest.is_settling else apply(published, Settled(order.revision_id))

@@ -12,13 +12,13 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from lambstead.link.frames import HEADER, MAX_BODY_BYTES, Frame, FrameError, FrameReader, Kind, encode
+from lambstead.link.frames import HEADER, MAX_BODY_BYTES, MAX_HEAD_BYTES, Frame, FrameError, FrameReader, Kind, encode
 
 JOIN_BELOW_BYTES = 16 * 1024
 """Payloads smaller than this are copied behind their header; larger ones go to the transport as they are (one writev)."""
 
 
-class LinkConnection(asyncio.Protocol):
+class LinkConnection(asyncio.BufferedProtocol):
     """A framed connection. `on_frame` gets every frame, `on_lost` the end with the error behind it, if any."""
 
     def __init__(
@@ -56,7 +56,7 @@ class LinkConnection(asyncio.Protocol):
             transport.write(encode(kind, stream, head, payload))
             return
         body = len(head) + len(payload)
-        if len(head) > 0xFFFF or body > MAX_BODY_BYTES:
+        if len(head) > MAX_HEAD_BYTES or body > MAX_BODY_BYTES:
             raise FrameError(
                 f"a {kind.name} frame of {len(head)} + {len(payload)} bytes is larger than the link allows"
             )
@@ -102,9 +102,12 @@ class LinkConnection(asyncio.Protocol):
         if self._on_made is not None:
             self._on_made(self)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._reader.room()
+
+    def buffer_updated(self, nbytes: int) -> None:
         try:
-            for frame in self._reader.feed(data):
+            for frame in self._reader.arrived(nbytes):
                 if self._closing:
                     return
                 self._on_frame(self, frame)

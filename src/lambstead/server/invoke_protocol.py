@@ -10,8 +10,9 @@ import random
 import time
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
+from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lambstead.api.lambda_invoke import checked_payload
@@ -27,6 +28,10 @@ PREFIX = b"/2015-03-31/functions/"
 SUFFIX = b"/invocations"
 MAX_URLS = 10_000
 """URLs whose meaning is remembered; beyond that all are forgotten and learnt again."""
+LARGE_BODY_BYTES = 64 * 1024
+"""Announced bodies from this size on, and what arrives in pieces from this size on, are not shown to the parser."""
+SEEK_HEAD_BYTES = 64 * 1024
+"""How far into a large piece the end of a head is looked for; behind that the parser gets everything."""
 JOIN_BELOW_BYTES = 16 * 1024
 """Payloads smaller than this are copied behind their head; larger ones go to the transport as they are."""
 
@@ -157,6 +162,8 @@ class InvokeProtocol(HttpToolsProtocol):
         """The plain Invoke whose body is coming in."""
         self._unanswered: _Call | None = None
         """The plain Invoke that runs."""
+        self._large: _Call | None = None
+        """The plain Invoke whose body is received without the parser."""
 
     def shutdown(self) -> None:
         if self._unanswered is None:
@@ -164,14 +171,49 @@ class InvokeProtocol(HttpToolsProtocol):
         else:
             self._unanswered.keep_alive = False
 
+    # --- bytes -------------------------------------------------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        """Give the parser what it has to see. The body of a large Invoke is not among that: the parser would copy it once more."""
+        if self._large is None and len(data) < LARGE_BODY_BYTES:
+            super().data_received(data)
+            return
+        rest = memoryview(data)
+        if self._large is None:
+            # What looks like the end of a head: if it is one, the body behind it is still whole; if not, the parser does not mind the cut.
+            end = data.find(b"\r\n\r\n", 0, SEEK_HEAD_BYTES) + 4
+            if end >= 4:
+                self._feed(rest[:end])
+                rest = rest[end:]
+        if self._large is not None:
+            rest = self._take_body(self._large, rest)
+        if rest and not self.transport.is_closing():
+            self._feed(rest)
+
+    def _feed(self, data: memoryview) -> None:
+        super().data_received(cast(bytes, data))  # the parser takes any buffer, whatever uvicorn's types say
+
+    def _take_body(self, call: "_Call", data: memoryview) -> memoryview:
+        """Add what belongs to the body; returns what is behind it."""
+        self._unset_keepalive_if_required()
+        body, rest = data[: call.missing_bytes], data[call.missing_bytes :]
+        call.add(body)
+        if not call.missing_bytes:
+            # The old parser still waits for this body.
+            self.parser = HttpRequestParser(self)
+            self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            self.on_message_complete()
+        return rest
+
     # --- parser callbacks ------------------------------------------------------------------------------------------------
 
     def on_headers_complete(self) -> None:
-        ref = self._plain()
-        if ref is None:
+        call = self._plain()
+        if call is None:
             super().on_headers_complete()
         else:
-            self._receiving = _Call(self, ref, keep_alive=self.parser.should_keep_alive(), headers=self.headers)
+            self._receiving = call
+            self._large = call if call.missing_bytes >= LARGE_BODY_BYTES else None
 
     def on_body(self, body: bytes) -> None:
         if self._receiving is None:
@@ -184,13 +226,13 @@ class InvokeProtocol(HttpToolsProtocol):
         if call is None:
             super().on_message_complete()
             return
-        self._receiving = None
+        self._receiving = self._large = None
         self._unanswered = call
         call.run()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
-        self._receiving = None
+        self._receiving = self._large = None
         if self._unanswered is not None:
             self._unanswered.connection = None
             self._unanswered = None
@@ -203,20 +245,25 @@ class InvokeProtocol(HttpToolsProtocol):
         self.flow.pause_reading()
         self.pipeline.appendleft((cycle, app))
 
-    def _plain(self) -> FunctionRef | None:
-        """What a plain Invoke names; None for any other request, and behind one that is not answered yet."""
+    def _plain(self) -> "_Call | None":
+        """The plain Invoke that this head begins; None for any other request, and behind one that is not answered yet."""
         url = self.url
         if not url.startswith(PREFIX) or SUFFIX not in url or self.parser.get_method() != b"POST":
             return None
         if self._unanswered is not None or (self._asked_before() and not self.cycle.response_complete):
             return None
+        size, trace = 0, b""
         for name, value in self.headers:
             if name in _NOT_PLAIN or (name == b"x-amz-invocation-type" and value != b"RequestResponse"):
                 return None
-            # The ordinary way refuses an announced oversize before it is read.
-            if name == b"content-length" and (not value.isdigit() or int(value) > self.short_way.max_body_bytes):
-                return None
-        return self.short_way.named(url) if self.parser.get_http_version() == "1.1" else None
+            if name == b"x-amzn-trace-id":
+                trace = value
+            elif name == b"content-length":
+                size = int(value)  # the parser has refused anything but digits
+        if size > self.short_way.max_body_bytes:
+            return None  # the ordinary way refuses an announced oversize before it is read
+        ref = self.short_way.named(url) if self.parser.get_http_version() == "1.1" else None
+        return None if ref is None else _Call(self, ref, size, trace, keep_alive=self.parser.should_keep_alive())
 
     def _asked_before(self) -> bool:
         """True once a request of this connection went the ordinary way; until then uvicorn has no cycle, whatever its types say."""
@@ -247,24 +294,37 @@ class InvokeProtocol(HttpToolsProtocol):
 class _Call:
     """A plain Invoke from its headers to its answer."""
 
-    __slots__ = ("_headers", "_parts", "_short_way", "_size", "connection", "keep_alive", "ref", "request_id")
+    __slots__ = (
+        "_parts",
+        "_short_way",
+        "_size",
+        "_trace",
+        "connection",
+        "keep_alive",
+        "missing_bytes",
+        "ref",
+        "request_id",
+    )
 
     def __init__(
-        self, connection: InvokeProtocol, ref: FunctionRef, *, keep_alive: bool, headers: list[tuple[bytes, bytes]]
+        self, connection: InvokeProtocol, ref: FunctionRef, size: int, trace: bytes, *, keep_alive: bool
     ) -> None:
         self.connection: InvokeProtocol | None = connection
         """None once the caller is gone: then the answer is void."""
         self.ref = ref
         self.keep_alive = keep_alive
+        self.missing_bytes = size
+        """What the announced length still lacks; below zero for a body of chunks, whose length nobody announced."""
         self._short_way = connection.short_way
         self.request_id = self._short_way.new_request_id()
-        self._headers = headers
-        self._parts: list[bytes] = []
+        self._trace = trace
+        self._parts: list[bytes | memoryview] = []
         self._size = 0
 
-    def add(self, part: bytes) -> None:
+    def add(self, part: bytes | memoryview) -> None:
         """One part of the body. Beyond the limit only the size is kept, for the refusal."""
         self._size += len(part)
+        self.missing_bytes -= len(part)
         if self._size <= self._short_way.max_body_bytes:
             self._parts.append(part)
 
@@ -274,8 +334,7 @@ class _Call:
         try:
             if self._size > self._short_way.max_body_bytes:
                 raise self._short_way.too_large()
-            payload = checked_payload(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts)) or b"{}"
-            self._parts = []
+            payload = checked_payload(self._whole()) or b"{}"
             target = self._short_way.invoker.resolve_known(self.ref)
             if target is None:
                 self._short_way.look_up(self, payload)
@@ -284,10 +343,15 @@ class _Call:
         except DomainError as error:
             self.settle(error)
 
+    def _whole(self) -> bytes:
+        parts, self._parts = self._parts, []
+        if len(parts) == 1 and isinstance(parts[0], bytes):
+            return parts[0]
+        return b"".join(parts)
+
     def submit(self, target: Target, payload: bytes) -> None:
         """Hand the invocation to the invoke path. Raises TooManyRequests."""
-        given = next((value for name, value in self._headers if name == b"x-amzn-trace-id"), b"")
-        invocation = Invocation(self.request_id, payload, self._short_way.trace(given))
+        invocation = Invocation(self.request_id, payload, self._short_way.trace(self._trace))
         self._short_way.invoker.submit(target, invocation, self.settle)
 
     def settle(self, answer: Outcome | DomainError) -> None:

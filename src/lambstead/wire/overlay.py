@@ -5,7 +5,7 @@ project's reference on the Lambda API. Everything else names its source. What is
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -87,6 +87,18 @@ UNREPORTED_NULL: Mapping[str, frozenset[str]] = {
     # Recorded for `vpcConfig.subnetIds`: the list-member form without "Member must not be null", which it has for
     # architectures, layers and CORS methods.
     "lambda": frozenset({"SubnetIds"}),
+}
+
+UNREPORTED_NULL_KEYS: Mapping[str, frozenset[str]] = {
+    # Recorded for `routingConfig.additionalVersionWeights`, whose values do report "Member must not be null". No other map's keys are
+    # in any recording.
+    "lambda": frozenset({"AdditionalVersionWeights"}),
+}
+
+WHOLE_LIST_ENUMS: Mapping[str, frozenset[str]] = {
+    # Recorded for `compatibleRuntimes` of PublishLayerVersion: a bad member is answered as if the list were one value, and the value set
+    # has the current runtimes only, although retired ones are accepted.
+    "lambda": frozenset({"CompatibleRuntimes"}),
 }
 
 CONTENT_TYPES: Mapping[tuple[str, str], str] = {
@@ -188,12 +200,17 @@ def check_runtime(parameters: Mapping[str, Any], enums: Mapping[str, list[str]])
             f"The runtime parameter of {runtime} is no longer supported for creating or updating AWS Lambda functions. "
             "We recommend you use a supported runtime while creating or updating functions."
         )
-    current = [known for known in enums["Runtime"] if known not in RETIRED_RUNTIMES | UNLISTED_RUNTIMES]
+    current = current_runtimes(enums["Runtime"])
     if runtime not in current:
         raise InvalidParameterValue(
             f"Value {runtime} at 'runtime' failed to satisfy constraint: "
             f"Member must satisfy enum value set: [{', '.join(java.set_order(current))}] or be a valid ARN"
         )
+
+
+def current_runtimes(modelled: Iterable[str]) -> list[str]:
+    """Of the runtimes of the model, those that a function can be created with."""
+    return [known for known in modelled if known not in RETIRED_RUNTIMES | UNLISTED_RUNTIMES]
 
 
 Check = Callable[[Mapping[str, Any], Mapping[str, list[str]]], None]

@@ -49,6 +49,8 @@ class CheckerCompiler:
         self._patterns: dict[str, java.JavaPattern] = {}
         self._unchecked_enums = overlay.UNCHECKED_ENUMS.get(service, frozenset())
         self._unreported_null = overlay.UNREPORTED_NULL.get(service, frozenset())
+        self._unreported_null_keys = overlay.UNREPORTED_NULL_KEYS.get(service, frozenset())
+        self._whole_list_enums = overlay.WHOLE_LIST_ENUMS.get(service, frozenset())
 
     def input_checker(self, operation: str, shape: StructureShape) -> Callable[[Mapping[str, Any]], Found]:
         """A function from the parameters of an operation to the sentences of its broken constraints."""
@@ -154,7 +156,9 @@ class CheckerCompiler:
 
     def _map(self, shape: MapShape, *, nested: bool = False) -> Checker | None:
         own = None if nested else _reporter(shape, self._constraints(shape))
-        keys = self._collection(shape, shape.key, "Map keys must satisfy constraint", list)
+        keys = self._collection(
+            shape, shape.key, "Map keys must satisfy constraint", list, unreported=self._unreported_null_keys
+        )
         values = self._collection(
             shape, shape.value, "Map value must satisfy constraint", lambda value: list(value.values())
         )
@@ -169,19 +173,30 @@ class CheckerCompiler:
         return _all_of([own, keys, values, None if inner is None else check_inner])
 
     def _collection(
-        self, whole: Shape, member: Shape, words: str, members: Callable[[Any], list[Any]]
+        self,
+        whole: Shape,
+        member: Shape,
+        words: str,
+        members: Callable[[Any], list[Any]],
+        unreported: frozenset[str] | None = None,
     ) -> Checker | None:
-        """One sentence about the whole collection if any of its members breaks a constraint of its own or is null."""
+        """One sentence about the whole collection if any of its members breaks a constraint of its own or is null.
+
+        Of the shapes named in `unreported`, by default the service's, the sentence does not mention null.
+        """
         constraints = [] if isinstance(member, StructureShape) else self._constraints(member)
         texts = [text for text, _ in constraints]
-        if whole.name not in self._unreported_null:
+        if whole.name not in (self._unreported_null if unreported is None else unreported):
             texts.append(_NOT_NULL)
         constraints = constraints + _type_constraints(member)
 
         def satisfied(item: Any) -> bool:
             return item is not None and all(holds(item) for _, holds in constraints)
 
-        return _reporter(whole, [(f"{words}: [{', '.join(texts)}]", lambda value: all(map(satisfied, members(value))))])
+        text = f"{words}: [{', '.join(texts)}]"
+        if whole.name in self._whole_list_enums:
+            text, _ = _enum_constraint(overlay.current_runtimes(member.metadata["enum"]))
+        return _reporter(whole, [(text, lambda value: all(map(satisfied, members(value))))])
 
     def _constraints(self, shape: Shape, *, enum: bool = True) -> list[Constraint]:
         metadata = shape.metadata

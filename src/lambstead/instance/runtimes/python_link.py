@@ -8,6 +8,7 @@ The main process forks the workers as AWS's client does, and forks a new one for
 agent over a pipe, one byte a fact: `+` a worker is ready, `-` a ready worker died and is being replaced, `!` a worker died before it was ready and is not.
 """
 
+import io
 import json
 import multiprocessing
 import os
@@ -62,7 +63,7 @@ class LinkClient(LambdaMultiConcurrentRuntimeClient):  # type: ignore[misc]  # t
         super().__init__(runtime_api)
         self._link = link
         self._socket: socket.socket | None = None
-        self._received = bytearray()
+        self._received = b""
         self._stream = 0
         self._answer: list[bytes] = []
         """The frame of the last answer. It leaves together with the word that the worker is idle again, in one system call."""
@@ -115,9 +116,12 @@ class LinkClient(LambdaMultiConcurrentRuntimeClient):  # type: ignore[misc]  # t
         os.write(self._link.status_fd, f"+{os.getpid()}\n".encode())
 
     def _send(self, parts: list[bytes]) -> None:
+        """One system call for what is small; what is large is not copied for that."""
         assert self._socket is not None
+        whole = sum(map(len, parts)) <= RECEIVE_BYTES
         try:
-            self._socket.sendall(b"".join(parts))
+            for part in [b"".join(parts)] if whole else parts:
+                self._socket.sendall(part)
         except OSError as exc:
             raise LinkClosed from exc
 
@@ -133,20 +137,45 @@ class LinkClient(LambdaMultiConcurrentRuntimeClient):  # type: ignore[misc]  # t
                 return json.loads(head), payload
 
     def _take(self, count: int) -> bytes:
-        """The next `count` bytes. One read brings in a whole small frame."""
-        received, connection = self._received, self._socket
-        assert connection is not None
+        """The next `count` bytes. One read brings in a whole small frame; a large event is received where it stays."""
+        if count > RECEIVE_BYTES:
+            return self._take_large(count)
+        received = self._received
         while len(received) < count:
-            try:
-                data = connection.recv(max(RECEIVE_BYTES, count - len(received)))
-            except OSError as exc:
-                raise LinkClosed from exc
-            if not data:
-                raise LinkClosed
-            received += data
-        taken = bytes(received[:count])
-        del received[:count]
-        return taken
+            data = self._receive(RECEIVE_BYTES)
+            received = received + data if received else data
+        self._received = received[count:]
+        return received[:count]
+
+    def _take_large(self, count: int) -> bytes:
+        event = io.BytesIO(bytes(count))
+        at = min(count, len(self._received))
+        with event.getbuffer() as view:  # until it is released, getvalue() would have to copy
+            view[:at], self._received = self._received[:at], self._received[at:]
+            while at < count:
+                with view[at:] as rest:
+                    at += self._receive_into(rest)
+        return event.getvalue()
+
+    def _receive_into(self, room: memoryview) -> int:
+        assert self._socket is not None
+        try:
+            count = self._socket.recv_into(room)
+        except OSError as exc:
+            raise LinkClosed from exc
+        if not count:
+            raise LinkClosed
+        return count
+
+    def _receive(self, most: int) -> bytes:
+        assert self._socket is not None
+        try:
+            data = self._socket.recv(most)
+        except OSError as exc:
+            raise LinkClosed from exc
+        if not data:
+            raise LinkClosed
+        return data
 
 
 def run(handler: str, runtime_api: str, slots: int, log_socket: str, link: LinkArguments) -> None:
