@@ -120,10 +120,8 @@ class Invoker:
 
         Raises TooManyRequests when the function's or the account's concurrency is used up, or too many wait already.
         """
-        key = PublicationKey(target.function, target.version, target.publication.number)
-        managed = target.publication.configuration.managed is not None
-        lane = self._lanes.get(key) or self._lane(key, managed=managed)
-        if managed:
+        lane = self._lane_of(target)
+        if target.publication.configuration.managed is not None:
             lane.submit(target, invocation, settle, stream)  # only slots count on a capacity provider
             return
         held = self._admit(target)
@@ -137,6 +135,10 @@ class Invoker:
         except TooManyRequests:
             self._ledger.settle(held)
             raise
+
+    def _lane_of(self, target: Target) -> Lane:
+        key = PublicationKey(target.function, target.version, target.publication.number)
+        return self._lanes.get(key) or self._lane(key, managed=target.publication.configuration.managed is not None)
 
     def _admit(self, target: Target) -> Held:
         unreserved = self._limits.concurrent_executions - self._routes.concurrency_taken
@@ -242,7 +244,8 @@ class Invoker:
         for waiting in lane.take_waiting():
             target = replace(waiting.target, publication=version.serving)
             try:
-                self.submit(target, waiting.invocation, waiting.settle, waiting.stream)
+                # Not through `submit`: its share of the function's concurrency is held until it is settled, wherever that is.
+                self._lane_of(target).submit(target, waiting.invocation, waiting.settle, waiting.stream)
             except DomainError as error:
                 waiting.settle(error)
         self._drop_if_unused(lane)
