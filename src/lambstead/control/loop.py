@@ -34,5 +34,7 @@ class Loop:
                 wait = min(await self._reconcile() or self._tick, self._tick)
             except Exception:
                 log.exception("reconcile-failed", extra={"loop": self._name})
+            # Not `asyncio.wait_for`: when the poke and the cancellation come together, it loses the cancellation (CPython 3.11).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._poked.wait(), wait.total_seconds())
+                async with asyncio.timeout(wait.total_seconds()):
+                    await self._poked.wait()
