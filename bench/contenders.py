@@ -128,7 +128,7 @@ class Lambstead:
 
 
 @contextmanager
-def lambstead(*, python_path: str = "", **settings: str) -> Iterator[Lambstead]:
+def lambstead(**settings: str) -> Iterator[Lambstead]:
     """A server of its own on a temporary data directory, stopped cleanly at the end. Its log is shown if it does not come up."""
     with tempfile.TemporaryDirectory(prefix="lambstead-bench-") as data:
         log = Path(data) / "server.log"

@@ -6,6 +6,7 @@ Everything is wired here with ordinary calls; no other module knows how the part
 import asyncio
 import contextlib
 import fcntl
+import gc
 import json
 import logging
 import os
@@ -82,6 +83,9 @@ async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[s
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     lambstead = await Lambstead.build(settings, listener)
     await lambstead.start()
+    # What is there now stays: a full collection that has to look at it stops every invocation for tens of milliseconds.
+    gc.collect()
+    gc.freeze()
     record = settings.data_dir / "server.json"
     _write_record(record, settings, lambstead.url)
     try:

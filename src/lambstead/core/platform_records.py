@@ -6,6 +6,7 @@ successful report are INFO, any other report is WARN.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from pathlib import PurePath
 from typing import Literal
 
@@ -27,14 +28,25 @@ class Record:
         """True if a log at this system level has the record; unknown levels count as INFO."""
         return LEVELS[self.level] >= LEVELS.get(system_log_level.upper(), LEVELS["INFO"])
 
-    def document(self, at: datetime) -> dict[str, object]:
-        """The record as it is written, at a moment in UTC."""
-        return {"time": timestamp(at), "type": self.type, "record": self.members}
+    def document(self, time: str) -> dict[str, object]:
+        """The record as it is written; `time` is a timestamp."""
+        return {"time": time, "type": self.type, "record": self.members}
 
 
 def timestamp(at: datetime) -> str:
     """`2026-11-21T10:00:00.000Z`."""
     return at.astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def timestamp_of(epoch_seconds: float) -> str:
+    """The timestamp of a moment that is given in seconds of the epoch; fast for many of the same second."""
+    milliseconds = int(epoch_seconds * 1000)
+    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+
+
+@lru_cache(maxsize=2)
+def _second(epoch_seconds: int) -> str:
+    return datetime.fromtimestamp(epoch_seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def started(request_id: str, version: str, function_arn: str) -> Record:

@@ -10,17 +10,20 @@ import logging
 import os
 import time
 from collections import deque
-from datetime import UTC, datetime
 from pathlib import PurePath
 
 import msgspec
 
-from lambstead.core.platform_records import InvocationStatus, LogOf, Record, reported, started
+from lambstead.core.platform_records import InvocationStatus, LogOf, Record, reported, started, timestamp_of
 
 log = logging.getLogger(__name__)
 
 MAX_QUEUED = 100_000
 FLUSH_EVERY_S = 0.1
+BATCH = 200
+"""Records that are written in one go: about half a millisecond, in which no invocation moves."""
+
+_encode = msgspec.json.Encoder().encode
 
 
 class PlatformRecords:
@@ -56,17 +59,25 @@ class PlatformRecords:
 
     def write_now(self) -> None:
         """Write everything that is queued."""
-        self._flush = None
+        while self._queue or self._dropped:
+            self._write_batch()
+
+    def _write_in_turns(self) -> None:
+        """Write what is queued, a batch at a time: invocations do not wait for the rest of it."""
+        self._write_batch()
+        self._flush = asyncio.get_running_loop().call_later(0, self._write_in_turns) if self._queue else None
+
+    def _write_batch(self) -> None:
         texts: dict[PurePath, list[bytes]] = {}
-        while self._queue:
+        for _ in range(min(BATCH, len(self._queue))):
             to, at, record = self._queue.popleft()
-            texts.setdefault(to.path, []).append(msgspec.json.encode(record.document(datetime.fromtimestamp(at, UTC))))
-        for to, count in self._dropped.items():
-            dropped = Record(
-                "platform.logsDropped", {"reason": "the queue of records was full", "droppedRecords": count}, "WARN"
-            )
-            texts.setdefault(to.path, []).append(msgspec.json.encode(dropped.document(datetime.now(UTC))))
-        self._dropped.clear()
+            texts.setdefault(to.path, []).append(_encode(record.document(timestamp_of(at))))
+        if not self._queue:
+            for to, count in self._dropped.items():
+                reason: dict[str, object] = {"reason": "the queue of records was full", "droppedRecords": count}
+                dropped = Record("platform.logsDropped", reason, "WARN")
+                texts.setdefault(to.path, []).append(_encode(dropped.document(timestamp_of(time.time()))))
+            self._dropped.clear()
         for path, lines in texts.items():
             _append(path, b"\n".join(lines) + b"\n")
 
@@ -78,7 +89,7 @@ class PlatformRecords:
             return
         self._queue.append((to, time.time(), record))
         if self._flush is None:
-            self._flush = asyncio.get_running_loop().call_later(FLUSH_EVERY_S, self.write_now)
+            self._flush = asyncio.get_running_loop().call_later(FLUSH_EVERY_S, self._write_in_turns)
 
 
 def _append(path: PurePath, text: bytes) -> None:

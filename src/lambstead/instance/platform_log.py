@@ -166,7 +166,7 @@ class PlatformLog:
 
     def _write(self, record: Record) -> None:
         if record.is_shown(self._start.system_log_level):
-            self._write_line(msgspec.json.encode(record.document(datetime.now(UTC))).decode())
+            self._write_line(msgspec.json.encode(record.document(timestamp(datetime.now(UTC)))).decode())
 
 
 def _now() -> str:
