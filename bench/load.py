@@ -8,6 +8,7 @@ on what else the machine does; CPU time per request much less, so that is the nu
 import argparse
 import asyncio
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -26,6 +27,8 @@ class Target:
 
     host: str
     port: int
+    head: str
+    """Request line and headers, but for the length of the body."""
     request: bytes
 
     @classmethod
@@ -33,8 +36,16 @@ class Target:
         """A POST of `body` to a URL with further headers, each written `Name: value`."""
         parts = urlsplit(url)
         path = f"{parts.path or '/'}?{parts.query}" if parts.query else parts.path or "/"
-        lines = [f"POST {path} HTTP/1.1", f"Host: {parts.netloc}", f"Content-Length: {len(body)}", *headers]
-        return cls(parts.hostname or "", parts.port or 80, "\r\n".join([*lines, "", ""]).encode() + body)
+        head = "".join(f"{line}\r\n" for line in (f"POST {path} HTTP/1.1", f"Host: {parts.netloc}", *headers))
+        return cls(parts.hostname or "", parts.port or 80, head, request(head, body))
+
+    def with_body(self, body: bytes) -> bytes:
+        """The same request with another body."""
+        return request(self.head, body)
+
+
+def request(head: str, body: bytes) -> bytes:
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +213,10 @@ def main() -> None:
     parser.add_argument("--body-bytes", type=int, default=2, help="size of the event")
     parser.add_argument("--header", action="append", default=[], help="Name: value")
     parser.add_argument("--watch", type=int, help="process whose tree's CPU time is measured")
+    parser.add_argument("--cpus", help="run on these CPUs only, separated by commas")
     given = parser.parse_args()
+    if given.cpus:
+        os.sched_setaffinity(0, [int(cpu) for cpu in given.cpus.split(",")])
     target = Target.from_url(given.url, payload(given.body_bytes), given.header)
 
     async def both() -> Report:

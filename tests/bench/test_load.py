@@ -114,7 +114,7 @@ def test_the_share_of_others_is_what_the_machine_did_beyond_the_watched_tree() -
 
 
 def test_the_time_limit_ends_a_run() -> None:
-    run = Run(Target("", 0, b""), requests=10, deadline=0.0)
+    run = Run(Target("", 0, "", b""), requests=10, deadline=0.0)
     assert not run.take()
 
 
@@ -122,8 +122,9 @@ def test_request_is_whole_http() -> None:
     target = Target.from_url("http://127.0.0.1:99/a/b?c=d", b"[1]", ["X-Name: value"])
     assert (target.host, target.port) == ("127.0.0.1", 99)
     assert target.request == (
-        b"POST /a/b?c=d HTTP/1.1\r\nHost: 127.0.0.1:99\r\nContent-Length: 3\r\nX-Name: value\r\n\r\n[1]"
+        b"POST /a/b?c=d HTTP/1.1\r\nHost: 127.0.0.1:99\r\nX-Name: value\r\nContent-Length: 3\r\n\r\n[1]"
     )
+    assert target.with_body(b"{}") == target.request.replace(b"3\r\n\r\n[1]", b"2\r\n\r\n{}")
 
 
 def test_cpu_time_of_children_counts_for_their_level() -> None:
