@@ -274,9 +274,10 @@ class Lane:
             "",
             invocation.tenant_id,
         )
+        is_first = running.began == 0.0  # else it was on its way to a worker that never read it
         running.began = self.loop.time()
         running.due = running.began + timeout_ms / 1000 + (0.0 if link.is_worker else SILENCE_GRACE_S)
-        if link.is_worker:
+        if link.is_worker and is_first:
             self.records.started(environment_id, invocation.request_id)
         self._due[target.is_asynchronous][running.ticket] = running
         self._watch_deadline(running.due)
