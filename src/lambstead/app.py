@@ -27,6 +27,8 @@ from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
 from lambstead.control.provisioning import Provisioning
+from lambstead.control.settling import Settling
+from lambstead.control.starting import Starting
 from lambstead.core.arn import Realm
 from lambstead.core.event_queue import RetryPolicy
 from lambstead.core.reconcile import Policy
@@ -134,11 +136,19 @@ class Lambstead:
         self.agents = Agents(self.invoker)
         self.provisioning = Provisioning(
             store=store,
-            packages=self.packages,
+            settling=Settling(store, self.packages, realm),
+            starting=Starting(
+                packages=self.packages,
+                doors=self.agents,
+                records=self.records,
+                realm=realm,
+                logs=_folder(data / "logs"),
+                endpoint_url=self.url,
+                workers_on_link=settings.runtime_client == "link",
+            ),
             driver=self.driver,
             agents=self.agents,
             slots=self.invoker,
-            records=self.records,
             realm=realm,
             policy=Policy(
                 default_minimum=settings.min_environments,
@@ -147,9 +157,6 @@ class Lambstead:
                 idle_instance=settings.idle_instance,
                 drain_grace=DRAIN_GRACE,
             ),
-            logs=_folder(data / "logs"),
-            endpoint_url=self.url,
-            workers_on_link=settings.runtime_client == "link",
             poke=self.loop.poke,
         )
         self.agents.reports = self.provisioning

@@ -16,6 +16,8 @@ import pytest
 from tests.samples import created, managed, provider, published, standard
 
 from lambstead.control.provisioning import Provisioning
+from lambstead.control.settling import Settling
+from lambstead.control.starting import Starting
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
 from lambstead.core.capacity import ProviderState
 from lambstead.core.fleet import Instance, InstancePhase
@@ -115,16 +117,21 @@ def play(tmp_path: Path, story: Callable[[Scene], Awaitable[None]]) -> None:
         invoker = Invoker(Routes(store), Realm(), Limits(0.2, 5, 10), PlatformRecords(), poke)
         provisioning = Provisioning(
             store=store,
-            packages=packages,
+            settling=Settling(store, packages, Realm()),
+            starting=Starting(
+                packages=packages,
+                doors=letters,
+                records=PlatformRecords(),
+                realm=Realm(),
+                logs=tmp_path / "logs",
+                endpoint_url="http://127.0.0.1:1",
+                workers_on_link=True,
+            ),
             driver=machines,
             agents=letters,
             slots=invoker,
-            records=PlatformRecords(),
-            workers_on_link=True,
             realm=Realm(),
             policy=POLICY,
-            logs=tmp_path / "logs",
-            endpoint_url="http://127.0.0.1:1",
             poke=poke,
         )
         try:
