@@ -257,8 +257,10 @@ class Durable(RuleBasedStateMachine):
         """Any action on any operation: the table says which are legal; refused ones change nothing."""
         if not (self.state.operations and self.is_running()):
             return
-        unfinished = [each for each in self.state.operations.values() if not each.status.is_closed]
-        choice = unfinished if unfinished and data.draw(st.booleans()) else list(self.state.operations.values())
+        everything = list(self.state.operations.values())
+        unfinished = [each for each in everything if not each.status.is_closed]
+        prefers_unfinished: bool = data.draw(st.booleans())
+        choice = unfinished if unfinished and prefers_unfinished else everything
         operation = data.draw(st.sampled_from(choice))
         update = OperationUpdate(operation.id, operation.type, action, operation.parent_id, wait_s=5)
         if action is Action.RETRY:
