@@ -40,6 +40,7 @@ from lambstead.drivers.local import LocalDriver
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
+from lambstead.server.function_urls import FunctionUrls
 from lambstead.server.http import HttpServer, bind
 from lambstead.server.invocations import GatewayInvocations
 from lambstead.server.invoke_protocol import ShortWay
@@ -193,8 +194,13 @@ class Lambstead:
             examine=self._examine,
             reset=self._reset,
         )
-        self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA})
-        self._http = HttpServer(self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm))
+        api = AwsApi.load("lambda")
+        self._aws = AwsGateway(context, {api: LAMBDA})
+        short_way = ShortWay(api, self.invoker, realm)
+        self._function_urls = FunctionUrls(
+            context, port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"
+        )
+        self._http = HttpServer(self._application, short_way)
         self._looping: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -240,7 +246,10 @@ class Lambstead:
         self._socket.unlink(missing_ok=True)
 
     async def _application(self, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI, as uvicorn types it
-        if scope["path"].startswith("/_lambstead/"):
+        url_id = self._function_urls.url_id(scope)
+        if url_id is not None:
+            await self._function_urls(scope, receive, send, url_id)
+        elif scope["path"].startswith("/_lambstead/"):
             await self._pages.app(scope, receive, send)
         else:
             await self._aws(scope, receive, send)
