@@ -20,7 +20,7 @@ from typing import Any
 import uvloop
 
 from lambstead.api.context import Context
-from lambstead.api.operations import LAMBDA
+from lambstead.api.operations import LAMBDA, LOGS
 from lambstead.config import Settings
 from lambstead.control.agents import Agents
 from lambstead.control.event_invokes import EventInvokes
@@ -45,6 +45,7 @@ from lambstead.server.invocations import GatewayInvocations
 from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.pages import Pages
 from lambstead.server.status import status
+from lambstead.store.log_files import LogFiles
 from lambstead.store.packages import DiskPackages
 from lambstead.store.sqlite import SqliteStore
 from lambstead.wire.gateway import AwsApi
@@ -178,6 +179,7 @@ class Lambstead:
             store=store,
             packages=self.packages,
             invocations=invocations,
+            logs=LogFiles(data / "logs"),
             poke=self.loop.poke,
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
@@ -193,7 +195,7 @@ class Lambstead:
             examine=self._examine,
             reset=self._reset,
         )
-        self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA})
+        self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA, AwsApi.load("logs"): LOGS})
         self._http = HttpServer(self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm))
         self._looping: list[asyncio.Task[None]] = []
 

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.errors import DomainError
 from lambstead.core.invocations import Target
-from lambstead.store.port import Packages, Store
+from lambstead.store.port import Logs, Packages, Store
 
 Request = Mapping[str, Any]
 """A parsed and validated request by the members of the service model."""  # Any: documents typed by the model, checked at the wire
@@ -70,6 +70,7 @@ class Context:
     store: Store
     packages: Packages
     invocations: Invocations
+    logs: Logs
     poke: Callable[[], None]
     """Wakes the control loops after a write that gave them something to do."""
     wake_events: Callable[[], None]
