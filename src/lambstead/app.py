@@ -20,7 +20,7 @@ from typing import Any
 import uvloop
 
 from lambstead.api.context import Context
-from lambstead.api.operations import LAMBDA
+from lambstead.api.operations import LAMBDA, LOGS
 from lambstead.config import Settings
 from lambstead.control.agents import Agents
 from lambstead.control.durable.engine import DurableEngine
@@ -48,6 +48,7 @@ from lambstead.server.invocations import GatewayInvocations
 from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.pages import Pages
 from lambstead.server.status import status
+from lambstead.store.log_files import LogFiles
 from lambstead.store.packages import DiskPackages
 from lambstead.store.sqlite import SqliteStore
 from lambstead.wire.gateway import AwsApi
@@ -196,6 +197,7 @@ class Lambstead:
             packages=self.packages,
             invocations=invocations,
             durable=self.durable.executions,
+            logs=LogFiles(data / "logs"),
             poke=self.loop.poke,
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
@@ -212,7 +214,7 @@ class Lambstead:
             reset=self._reset,
         )
         api = AwsApi.load("lambda")
-        self._aws = AwsGateway(context, {api: LAMBDA})
+        self._aws = AwsGateway(context, {api: LAMBDA, AwsApi.load("logs"): LOGS})
         short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out)
         self._function_urls = FunctionUrls(
             context, port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"

@@ -11,7 +11,7 @@ from lambstead.core.durable.model import ErrorObject, Execution, State
 from lambstead.core.durable.model import Operation as DurableOperation
 from lambstead.core.errors import DomainError
 from lambstead.core.invocations import Target
-from lambstead.store.port import Packages, Store
+from lambstead.store.port import Logs, Packages, Store
 
 Request = Mapping[str, Any]
 """A parsed and validated request by the members of the service model."""  # Any: documents typed by the model, checked at the wire
@@ -131,6 +131,7 @@ class Context:
     packages: Packages
     invocations: Invocations
     durable: DurableExecutions
+    logs: Logs
     poke: Callable[[], None]
     """Wakes the control loops after a write that gave them something to do."""
     wake_events: Callable[[], None]

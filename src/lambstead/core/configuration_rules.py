@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from lambstead.core.errors import InvalidParameterValue, ValidationError
 from lambstead.core.functions import Logging
+from lambstead.core.log_streams import default_group
 
 MAX_VARIABLES_BYTES = 4096
 MAX_STANDARD_MEMORY_MB = 10_240
@@ -67,7 +68,7 @@ def logging_config(function: str, asked: Mapping[str, str], before: Logging | No
     """
     default_format = before.format if before else ("JSON" if managed else "Text")
     wanted = asked.get("LogFormat", default_format)
-    group = asked.get("LogGroup") or (before.group if before else f"/aws/lambda/{function}")
+    group = asked.get("LogGroup") or (before.group if before else default_group(function))
     levels = [name for name in ("ApplicationLogLevel", "SystemLogLevel") if asked.get(name)]
     if wanted == "Text" and (levels or managed):
         raise InvalidParameterValue(
