@@ -21,6 +21,7 @@ from lambstead.core.capacity import (
     default_slots_per_vcpu,
 )
 from lambstead.core.catalogue import all_types, choose, unknown_patterns
+from lambstead.core.draft import Draft
 from lambstead.core.errors import IllegalTransition, InvalidParameterValue, ResourceConflict
 from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, PublicationKey
 from lambstead.core.placement import LIMIT_REACHED, Demand, Nowhere, OnInstance, OnNewInstance, has_room, place
@@ -52,7 +53,7 @@ def chosen(
     existing: Fleet, demand: Demand = SMALL, cp: CapacityProvider | None = None
 ) -> tuple[str, str] | tuple[str, str, str]:
     """The placement in short: `on` an instance, a `new` type in a zone, or `nowhere` with the code."""
-    match place(demand, cp or provider(), "us-east-1", existing):
+    match place(demand, cp or provider(), "us-east-1", Draft(existing)):
         case OnInstance(instance, _):
             return "on", instance.id
         case OnNewInstance(kind, zone, _):
@@ -124,14 +125,14 @@ def test_instances_of_others_are_no_room() -> None:
 
 
 def test_the_reasons_are_sentences() -> None:
-    at_limit = place(SMALL, provider(max_vcpus=4), "us-east-1", fleet(("i1", "a", 3)))
+    at_limit = place(SMALL, provider(max_vcpus=4), "us-east-1", Draft(fleet(("i1", "a", 3))))
     assert at_limit == Nowhere("CapacityProviderScalingLimitExceeded", LIMIT_REACHED)
     assert LIMIT_REACHED == (
         "MinimumExecutionEnvironments can't be provisioned because CapacityProvider has reached maxVCpuCount limit. "
         "Increase maxVCpuCount in the CapacityProvider configuration and try again."
     )
     tiny = provider(requirements=InstanceRequirements(allowed=("c7i.large",)))
-    impossible = place(replace(SMALL, vcpus=2.0), tiny, "us-east-1", Fleet())
+    impossible = place(replace(SMALL, vcpus=2.0), tiny, "us-east-1", Draft(Fleet()))
     assert impossible == Nowhere(
         "InsufficientCapacity",
         "No instance type that capacity provider cp allows has room for an execution environment of 2 vCPU and 2048 MB.",
@@ -144,14 +145,14 @@ def test_the_reasons_are_sentences() -> None:
 )
 def test_one_vcpu_and_one_gib_are_the_hosts(vcpus: float, memory_mb: int, fits: bool) -> None:
     empty = fleet(("i1", "a", 0))
-    assert has_room(empty.instances["i1"], Demand(KEY, vcpus, memory_mb, 1), empty) is fits
+    assert has_room(empty.instances["i1"], Demand(KEY, vcpus, memory_mb, 1), Draft(empty)) is fits
 
 
 def test_room_is_what_others_leave() -> None:
     used = fleet(("i1", "a", 2))
-    assert has_room(used.instances["i1"], Demand(KEY, 1.0, 3072, 1), used)
-    assert not has_room(used.instances["i1"], Demand(KEY, 1.1, 3072, 1), used)
-    assert not has_room(used.instances["i1"], Demand(KEY, 1.0, 3073, 1), used)
+    assert has_room(used.instances["i1"], Demand(KEY, 1.0, 3072, 1), Draft(used))
+    assert not has_room(used.instances["i1"], Demand(KEY, 1.1, 3072, 1), Draft(used))
+    assert not has_room(used.instances["i1"], Demand(KEY, 1.0, 3073, 1), Draft(used))
 
 
 # --- the catalogue ------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ names for managed instances. One vCPU and 1 GiB of every instance are kept for t
 
 import fnmatch
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from lambstead.core.capacity import Architecture, InstanceRequirements
 
@@ -77,16 +77,16 @@ def choose(requirements: InstanceRequirements, vcpus: float, memory_mb: int, vcp
 
     The smallest comfortable size that fits wins, then the family whose memory per vCPU wastes least, then the newest generation.
     """
-    permitted = [
-        t
-        for t in all_types()
-        if t.architecture == requirements.architecture
-        and _permitted(t.name, requirements)
-        and t.fits(vcpus, memory_mb)
-        and t.vcpus <= vcpu_headroom
-    ]
-    comfortable = [t for t in permitted if t.vcpus >= _COMFORTABLE_VCPUS]
-    return min(comfortable or permitted, key=lambda t: (t.vcpus, t.memory_mb), default=None)
+    fitting = [t for t in _permitted_types(requirements) if t.fits(vcpus, memory_mb) and t.vcpus <= vcpu_headroom]
+    comfortable = [t for t in fitting if t.vcpus >= _COMFORTABLE_VCPUS]
+    return min(comfortable or fitting, key=lambda t: (t.vcpus, t.memory_mb), default=None)
+
+
+@lru_cache(maxsize=1024)
+def _permitted_types(requirements: InstanceRequirements) -> tuple[InstanceType, ...]:
+    return tuple(
+        t for t in all_types() if t.architecture == requirements.architecture and _permitted(t.name, requirements)
+    )
 
 
 def _permitted(name: str, requirements: InstanceRequirements) -> bool:
