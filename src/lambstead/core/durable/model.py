@@ -283,8 +283,13 @@ class Execution:
     """An invocation was interrupted by a pause: the next one needs no other trigger."""
     unseen: tuple[str, ...] = ()
     """Ids of operations that changed since the function last saw its state."""
+    announced: tuple[str, ...] = ()
+    """Ids of operations that had changed when the live invocation began: its event names them."""
+    timer_at: datetime | None = None
+    """No timer of an operation is due before; the first one may be due later."""
     checkpointed_end: CheckpointedEnd | None = None
     answered: AnsweredCheckpoint | None = None
+    """Need not be stored: it is of use to the live invocation only, and that ends with the server."""
     failures: int = 0
     """Invocations in a row that failed; they are repeated with growing delay."""
     idle_returns: int = 0
@@ -357,7 +362,7 @@ class Event:
     sub_type: str | None = None
     parent_id: str | None = None
     details: Document = field(default_factory=dict)
-    """Members of `<EventType>Details` by the model's names, payloads included; datetimes are timestamps."""
+    """Members of `<EventType>Details` by the model's names, payloads included; times as epoch milliseconds."""
 
 
 # --- effects ----------------------------------------------------------------------------------------------------------------------
