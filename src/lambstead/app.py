@@ -157,7 +157,7 @@ class Lambstead:
                 endpoint_url=self.url,
                 workers_on_link=settings.runtime_client == "link",
             ),
-            scaling=Scaling(self.invoker, policy, pace, lambda environment: environment.cpu_utilization),
+            scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
             agents=self.agents,
             slots=self.invoker,

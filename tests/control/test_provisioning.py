@@ -129,7 +129,7 @@ def play(tmp_path: Path, story: Callable[[Scene], Awaitable[None]]) -> None:
                 endpoint_url="http://127.0.0.1:1",
                 workers_on_link=True,
             ),
-            scaling=Scaling(invoker, POLICY, Pace(), lambda _: None),
+            scaling=Scaling(invoker, POLICY, Pace()),
             driver=machines,
             agents=letters,
             slots=invoker,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from lambstead.core.capacity import ProviderScaling
 from lambstead.core.demand import (
     Counts,
+    LoadReading,
     Pace,
-    Reading,
     ThrottleCause,
     Track,
     Tracking,
@@ -28,13 +28,13 @@ PACE = Pace()
 TEN_SLOTS = Tracking(10, ScalingBounds(3, 50), PACE.target, PACE)
 
 
-def reading(second: float = 0, ready: int = 3, in_use: float = 0, **members: Any) -> Reading:
+def reading(second: float = 0, ready: int = 3, in_use: float = 0, **members: Any) -> LoadReading:
     """A reading without anybody waiting or refused, unless the members say otherwise."""
-    blank = Reading(START + timedelta(seconds=second), ready, in_use, served=100, arrived=100, cpu=None)
+    blank = LoadReading(START + timedelta(seconds=second), ready, in_use, served=100, arrived=100, cpu=None)
     return replace(blank, **members)
 
 
-def fed(*readings: Reading, tracking: Tracking = TEN_SLOTS) -> Track:
+def fed(*readings: LoadReading, tracking: Tracking = TEN_SLOTS) -> Track:
     found: Track | None = None
     for each in readings:
         found = track(found, each, tracking)
@@ -58,7 +58,7 @@ def fed(*readings: Reading, tracking: Tracking = TEN_SLOTS) -> Track:
         pytest.param(reading(in_use=1000, ready=40), 50, id="the-maximum-holds"),
     ],
 )
-def test_demand_over_target_is_what_is_wanted(load: Reading, desired: int) -> None:
+def test_demand_over_target_is_what_is_wanted(load: LoadReading, desired: int) -> None:
     assert fed(load).desired == desired
 
 
@@ -145,9 +145,14 @@ def test_a_throttle_is_put_down_to_what_was_missing(cpu: float | None, cause: Th
 
 
 def test_cpu_is_the_mean_of_what_is_measured() -> None:
-    assert mean_cpu({"a": 0.5, "b": None, "c": 1.0}) == 0.75
-    assert mean_cpu({"a": None}) is None
-    assert mean_cpu({}) is None
+    assert mean_cpu([0.5, 1.0]) == 0.75
+    assert mean_cpu([]) is None
+
+
+def test_cpu_of_environments_that_nobody_invokes_is_no_load() -> None:
+    """What they use is their start; otherwise each start would call for the next."""
+    assert fed(reading(cpu=1.0, served=0, arrived=0)).desired == 3
+    assert fed(reading(cpu=1.0, served=0, arrived=0, in_use=1)).desired == 5
 
 
 def test_counters_that_began_anew_count_from_there() -> None:

@@ -5,7 +5,7 @@ nothing: versions begin with their minimum and grow with the next readings.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Protocol
@@ -13,8 +13,8 @@ from typing import Protocol
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.demand import (
     Counts,
+    LoadReading,
     Pace,
-    Reading,
     ThrottleCause,
     Track,
     Tracking,
@@ -47,13 +47,12 @@ class VersionScaling:
 
 
 class Scaling:
-    """See the module. `cpu` gives the CPU utilisation of an environment, 0 to 1, or None where it is not measured."""
+    """See the module."""
 
-    def __init__(self, meter: Meter, policy: Policy, pace: Pace, cpu: Callable[[Environment], float | None]) -> None:
+    def __init__(self, meter: Meter, policy: Policy, pace: Pace) -> None:
         self._meter = meter
         self._policy = policy
         self._pace = pace
-        self._cpu = cpu
         self._before: dict[PublicationKey, Counts] = {}
         self._evaluated: datetime | None = None
         self._is_needed = False
@@ -108,7 +107,7 @@ class Scaling:
         configuration = version.configuration
         assert configuration.managed is not None
         ready = [e for e in environments if e.is_ready and e.is_whole]
-        cpu = mean_cpu({e.id: self._cpu(e) for e in ready})
+        cpu = mean_cpu([e.reading.cpu_utilization for e in ready if e.reading is not None])
         reading, throttled = self._reading((version.function, version.version), counts, len(ready), cpu, now)
         causes = Counter(before.throttled if before else {})
         if throttled:
@@ -128,7 +127,7 @@ class Scaling:
         ready: int,
         cpu: float | None,
         now: datetime,
-    ) -> tuple[Reading, int]:
+    ) -> tuple[LoadReading, int]:
         """The reading of a version over all its publications, and how many of its invocations were refused since the last one."""
         in_use = served = throttled = joined = 0
         for key, count in counts.items():
@@ -138,7 +137,7 @@ class Scaling:
                 in_use, served, throttled = in_use + count.in_use, served + new.served, throttled + new.throttled
                 joined += count.waiting - (known.waiting if known else 0)
         arrived = served + throttled + max(0, joined)
-        return Reading(now, ready, in_use, served, arrived, cpu), throttled
+        return LoadReading(now, ready, in_use, served, arrived, cpu), throttled
 
 
 def _by_version(fleet: Fleet) -> dict[VersionName, list[Environment]]:

@@ -9,7 +9,7 @@ All of it is per version, as `FunctionScalingConfig` is. A decision is a value: 
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -91,7 +91,7 @@ class Counts:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class LoadReading:
     """What one version did since the reading before, and how it stands now."""
 
     at: datetime
@@ -124,7 +124,9 @@ class Reading:
 
     @property
     def cpu_demand(self) -> float:
-        """Environments' worth of CPU that would be in use if nobody had to wait."""
+        """Environments' worth of CPU that would be in use if nobody had to wait; none while nothing is invoked: that CPU is their start's."""
+        if not self.served and not self.in_use:
+            return 0.0
         return (self.cpu or 0.0) * self.ready * self.pressure
 
 
@@ -133,7 +135,7 @@ class Track:
     """What scaling remembers of one version."""
 
     desired: int
-    readings: tuple[Reading, ...] = ()
+    readings: tuple[LoadReading, ...] = ()
     """Those that are averaged over."""
     wanted: tuple[tuple[datetime, int], ...] = ()
     """What was wanted lately, falling: an entry that a later, higher one made irrelevant is not kept."""
@@ -152,7 +154,7 @@ class Tracking:
     pace: Pace
 
 
-def track(before: Track | None, reading: Reading, tracking: Tracking) -> Track:
+def track(before: Track | None, reading: LoadReading, tracking: Tracking) -> Track:
     """The track after a reading; `desired` is what the version shall have from now on, `because` why it last changed."""
     pace, bounds, now = tracking.pace, tracking.bounds, reading.at
     known = before or Track(bounds.minimum)
@@ -180,7 +182,7 @@ def track(before: Track | None, reading: Reading, tracking: Tracking) -> Track:
     return after
 
 
-def _wanted(readings: tuple[Reading, ...], tracking: Tracking) -> tuple[int, str]:
+def _wanted(readings: tuple[LoadReading, ...], tracking: Tracking) -> tuple[int, str]:
     """Environments that the load wants now, and why."""
     latest = readings[-1]
     counted = (latest,) if latest.is_short else readings
@@ -203,10 +205,9 @@ def throttle_cause(cpu: float | None) -> ThrottleCause:
     return ThrottleCause.CPU if cpu is not None and cpu >= CPU_SATURATED else ThrottleCause.CONCURRENCY
 
 
-def mean_cpu(utilisations: Mapping[str, float | None]) -> float | None:
-    """The mean over environments whose CPU is measured; None if none is."""
-    known = [u for u in utilisations.values() if u is not None]
-    return sum(known) / len(known) if known else None
+def mean_cpu(utilizations: Sequence[float]) -> float | None:
+    """The mean over environments whose CPU is measured; None if there is none."""
+    return sum(utilizations) / len(utilizations) if utilizations else None
 
 
 def _ceil(environments: float) -> int:

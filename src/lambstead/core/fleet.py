@@ -88,8 +88,6 @@ class Environment:
     """Slots whose worker died; the interface client does not replace workers."""
     busy: int = 0
     """Invocations running in it at the moment of the snapshot."""
-    cpu_utilization: float | None = None
-    """Share of its vCPUs that it used lately, 0 to 1; None where nobody measures it."""
     used_at: datetime | None = None
     """When it last finished an invocation, or became ready."""
     provisioned: bool = False
