@@ -172,7 +172,7 @@ def test_room_is_what_others_leave() -> None:
         ((), 1.0, 2048, 2, "c7i.large"),
         ((), 1.0, 2048, 1, None),
         ((), 2.0, 4096, 3, None),
-        ((), 96.0, 2048, 15_000, None),
+        ((), 192.0, 2048, 15_000, None),
         (("arm64",), 1.0, 2048, 400, "c8g.xlarge"),
         (("x86_64", ("m7i.*",)), 1.0, 2048, 400, "m7i.xlarge"),
         (("x86_64", ("c5.4xlarge", "r5.large")), 1.0, 2048, 400, "c5.4xlarge"),
@@ -192,12 +192,24 @@ def test_the_smallest_comfortable_type_that_fits_is_chosen(
 
 
 def test_the_catalogue_has_every_type_once_with_its_familys_memory() -> None:
-    assert len(TYPES) == len(all_types()) == 144
+    assert len(TYPES) == len(all_types()) == 147
     assert [(TYPES[n].vcpus, TYPES[n].memory_mb) for n in ("c5.large", "m6g.2xlarge", "r7i.24xlarge")] == [
         (2, 4096),
         (8, 32768),
         (96, 786432),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "usd"), [("c7i.8xlarge", 1.428), ("c8g.16xlarge", 2.552), ("m7g.xlarge", 0.1632), ("r5.4xlarge", 1.008)]
+)
+def test_prices_are_those_of_the_tables(name: str, usd: float) -> None:
+    assert round(TYPES[name].usd_per_hour, 4) == usd
+
+
+@pytest.mark.parametrize("name", ["c5.8xlarge", "m7g.24xlarge", "c6i.48xlarge", "m5.medium"])
+def test_types_that_ec2_does_not_have_are_not_in_the_catalogue(name: str) -> None:
+    assert name not in TYPES
 
 
 @pytest.mark.parametrize(
