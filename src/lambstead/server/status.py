@@ -53,6 +53,7 @@ async def status(
         "providers": documents,
         "functions": _functions(versions),
         "events": _events(totals, events),
+        "scaling": _scaling(provisioning),
         "waiting": {f"{key.function}:{key.version}": count for key, count in invoker.waiting().items()},
         "decisions": [
             {"at": decision.at.isoformat(), "what": decision.what, "because": decision.because}
@@ -73,6 +74,28 @@ def _events(totals: QueueTotals, events: EventInvokes) -> dict[str, object]:
         "destination_delivery_failures": dict(counts.destination_delivery_failures),
         "dead_letter_errors": dict(counts.dead_letter_errors),
     }
+
+
+def _scaling(provisioning: Provisioning) -> list[dict[str, object]]:
+    """How the scaling of every managed version that serves stands, and why."""
+    documents = []
+    for (function, version), scaling in sorted(provisioning.scaling.versions.items()):
+        track, obstacle = scaling.track, provisioning.obstacles.get((function, version))
+        reading = track.readings[-1]
+        documents.append(
+            {
+                "function": function,
+                "version": version,
+                "desired": track.desired,
+                "ready": reading.ready,
+                "slots_in_use": reading.in_use,
+                "cpu_utilization": reading.cpu,
+                "because": track.because,
+                "obstacle": obstacle and {"code": obstacle.code, "text": obstacle.text},
+                "throttles": dict(scaling.throttled),
+            }
+        )
+    return documents
 
 
 def _capacity(instances: list[Instance], provisioning: Provisioning, loads: Mapping[str, Load]) -> dict[str, object]:
