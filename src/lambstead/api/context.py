@@ -11,7 +11,7 @@ from lambstead.core.durable.model import ErrorObject, Execution, State
 from lambstead.core.durable.model import Operation as DurableOperation
 from lambstead.core.errors import DomainError
 from lambstead.core.invocations import Target
-from lambstead.store.port import Packages, Store
+from lambstead.store.port import Logs, Packages, Store
 
 Request = Mapping[str, Any]
 """A parsed and validated request by the members of the service model."""  # Any: documents typed by the model, checked at the wire
@@ -30,6 +30,8 @@ class Outcome(Protocol):
     def environment_id(self) -> str: ...
     @property
     def is_error(self) -> bool: ...
+    @property
+    def content_type(self) -> str: ...
 
 
 class StreamedResponse(Protocol):
@@ -38,6 +40,10 @@ class StreamedResponse(Protocol):
     @property
     def outcome(self) -> Outcome | DomainError:
         """How it ended. The payload is what did not come in parts."""
+
+    @property
+    def content_type(self) -> str | None:
+        """What the runtime says the parts are; None if none came."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     def abandon(self) -> None:
@@ -125,6 +131,7 @@ class Context:
     packages: Packages
     invocations: Invocations
     durable: DurableExecutions
+    logs: Logs
     poke: Callable[[], None]
     """Wakes the control loops after a write that gave them something to do."""
     wake_events: Callable[[], None]

@@ -1,4 +1,4 @@
-"""Every operation of the Lambda API that Lambstead answers, by its name in the service model."""
+"""Every operation that Lambstead answers, by service and by its name in the service model."""
 
 from collections.abc import Mapping
 
@@ -23,6 +23,8 @@ from lambstead.api import (
     lambda_tags,
     lambda_urls,
     lambda_versions,
+    logs_events,
+    logs_groups,
 )
 from lambstead.api.context import Operation
 
@@ -119,3 +121,11 @@ LAMBDA: Mapping[str, Operation] = {
     "DeleteEventSourceMapping": lambda_event_sources.delete_event_source_mapping,
     "ListEventSourceMappings": lambda_event_sources.list_event_source_mappings,
 }
+
+LOGS: Mapping[str, Operation] = {
+    "DescribeLogGroups": logs_groups.describe_log_groups,
+    "DescribeLogStreams": logs_groups.describe_log_streams,
+    "FilterLogEvents": logs_events.filter_log_events,
+    "GetLogEvents": logs_events.get_log_events,
+}
+"""Of the CloudWatch Logs API, as far as it reads what functions wrote."""

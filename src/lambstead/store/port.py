@@ -5,7 +5,7 @@ the call returns, or nothing is if it raised. `Store.read` runs it against a sna
 suite in `tests/contract/`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -24,6 +24,7 @@ from lambstead.core.function_urls import FunctionUrl
 from lambstead.core.functions import CodePackage, FunctionSettings, FunctionVersion
 from lambstead.core.invocations import FunctionSnapshot
 from lambstead.core.layers import LayerVersion
+from lambstead.core.log_streams import LogEvent, LogGroup, LogStream
 from lambstead.core.policies import ResourcePolicy
 from lambstead.core.runtime_management import RuntimeManagement
 
@@ -269,6 +270,9 @@ class Reader(EventQueueReader, LayerReader, EventSourceReader, DurableReader, Pr
     def function_url(self, function: str, qualifier: str) -> FunctionUrl | None:
         """The URL config of one qualifier; the empty one is the unqualified function."""
 
+    def function_url_by_id(self, url_id: str) -> FunctionUrl | None:
+        """The URL config whose host begins with this id."""
+
     def function_urls(self, function: str, after: str | None, limit: int) -> Sequence[FunctionUrl]:
         """URL configs of a function by qualifier, from the beginning or after one."""
 
@@ -396,6 +400,24 @@ class Packages(Protocol):
 
     async def sweep(self, used: Iterable[str], stacks: Iterable[Sequence[CodePackage]]) -> int:
         """Delete packages whose `CodeSha256` is not among `used`, and stacks not among `stacks`; how many were deleted."""
+
+
+class Logs(Protocol):
+    """What environments wrote, by log group and log stream. Reading waits for the disk: it belongs into a thread."""
+
+    def groups(self) -> Sequence[LogGroup]:
+        """All log groups by name: those that something was written for."""
+
+    def streams(self, group: str) -> Sequence[LogStream]:
+        """The streams of a group by name; none if there is no such group."""
+
+    def events(self, stream: LogStream, start_ms: int, end_ms: int, after: int = 0) -> Iterator[LogEvent]:
+        """Events of a stream from `start_ms` on and before `end_ms`, oldest first, from position `after` on."""
+
+    def events_backward(
+        self, stream: LogStream, start_ms: int, end_ms: int, before: int | None = None
+    ) -> Iterator[LogEvent]:
+        """The same, newest first, as far as they end at or before position `before`."""
 
 
 class Store(Protocol):
