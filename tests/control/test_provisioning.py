@@ -18,6 +18,7 @@ from tests.samples import created, managed, provider, published, standard
 from lambstead.control.provisioning import Provisioning
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
 from lambstead.core.capacity import ProviderState
+from lambstead.core.egress import EgressRules
 from lambstead.core.fleet import Instance, InstancePhase
 from lambstead.core.functions import FunctionVersion, State, UpdateStatus
 from lambstead.core.invocations import resolve
@@ -120,6 +121,7 @@ def play(tmp_path: Path, story: Callable[[Scene], Awaitable[None]]) -> None:
             agents=letters,
             slots=invoker,
             records=PlatformRecords(),
+            egress=EgressRules(),
             workers_on_link=True,
             realm=Realm(),
             policy=POLICY,

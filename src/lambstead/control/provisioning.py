@@ -26,6 +26,7 @@ from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST, Realm
 from lambstead.core.capacity import CapacityProvider, ProviderChecked, ProviderState
 from lambstead.core.concurrency import Allocation, ProvisionedConcurrency
+from lambstead.core.egress import EgressRules
 from lambstead.core.errors import DomainError
 from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, PublicationKey, Reading
 from lambstead.core.functions import (
@@ -90,7 +91,7 @@ class Slots(Protocol):
 
     def expect(self, environment_id: str, key: PublicationKey, zone: str, *, managed: bool) -> None: ...
     def drain(self, environment_id: str) -> None: ...
-    def ended(self, environment_id: str, story: str) -> None: ...
+    def ended(self, environment_id: str, error_type: str, story: str) -> None: ...
     def forget(self, environment_id: str) -> None: ...
     def init_failed(self, environment_id: str, error_type: str, document: bytes) -> None: ...
     def demand(self) -> dict[PublicationKey, int]: ...
@@ -149,6 +150,7 @@ class Provisioning:
         logs: Path,
         endpoint_url: str,
         workers_on_link: bool,
+        egress: EgressRules,
         poke: Callable[[], None],
     ) -> None:
         self._store = store
@@ -158,6 +160,8 @@ class Provisioning:
         self._slots = slots
         self._records = records
         self._workers_on_link = workers_on_link
+        self._egress = egress
+        self._security_groups: dict[str, tuple[str, ...]] = {}
         self._realm = realm
         self._policy = policy
         self._logs = logs
@@ -186,6 +190,7 @@ class Provisioning:
         await self._settle_packages()
         await self._note_failed_inits()
         desired = await self._desired()
+        self._security_groups = {name: provider.security_groups for name, provider in desired.providers.items()}
         now = datetime.now(UTC)
         self._look_at_loads(now)
         for order in plan(desired, self.fleet, self._policy, iter(_fresh_id, ""), now):
@@ -433,6 +438,7 @@ class Provisioning:
     ) -> messages.StartEnvironment:
         configuration, key = publication.configuration, environment.key
         managed = configuration.managed is not None
+        provider = configuration.managed.provider if configuration.managed else None
         started = datetime.now(UTC)
         stream = f"{started:%Y/%m/%d}/[{key.version}]{secrets.token_hex(16)}"
         path = self._logs / key.function / f"{stream.replace('/', '-')}.log"
@@ -467,6 +473,7 @@ class Provisioning:
             initialization_type="provisioned-concurrency" if environment.provisioned else "on-demand",
             endpoint_url=self._endpoint_url,
             layers_path=str(layers or ""),
+            egress=self._egress.policy(self._security_groups.get(provider or "", ())),
         )
 
     def _terminate(self, instance_id: str, because: str) -> None:
@@ -517,8 +524,10 @@ class Provisioning:
             case EnvironmentExited(environment_id, error_type, text):
                 if error_type:
                     self._decide(f"{environment_id} ended", text)
-                    self._slots.ended(environment_id, text)
-                self._environment_gone(environment_id, now, failed=error_type == "Runtime.ExitError")
+                    self._slots.ended(environment_id, error_type, text)
+                self._environment_gone(
+                    environment_id, now, failed=error_type in ("Runtime.ExitError", "Runtime.OutOfMemory")
+                )
             case EnvironmentDegraded(environment_id, slots_left):
                 if environment_id in self.fleet.environments:
                     self.fleet = self.fleet.environment_degraded(environment_id, slots_left)
