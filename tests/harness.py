@@ -156,6 +156,8 @@ def start(data: Path, *flags: str, **settings: str) -> Server:
     data.mkdir(parents=True, exist_ok=True)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LAMBSTEAD_"))}
     environ["LAMBSTEAD_RUNTIMES_DIR"] = str(RUNTIMES)
+    # Most tests talk with their functions through files and process ids, which only this level lets them; tests/isolation has the others.
+    environ["LAMBSTEAD_ISOLATION"] = "process"
     environ |= {f"LAMBSTEAD_{name.upper()}": value for name, value in settings.items()}
     with (data / "up.log").open("ab") as log:
         process = subprocess.Popen(

@@ -21,7 +21,7 @@ import uvloop
 
 from lambstead.api.context import Context
 from lambstead.api.operations import LAMBDA, LOGS
-from lambstead.config import Settings
+from lambstead.config import Settings, SettingsError
 from lambstead.control.agents import Agents
 from lambstead.control.durable.engine import DurableEngine
 from lambstead.control.event_invokes import EventInvokes
@@ -41,6 +41,9 @@ from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.drivers.destinations import AwsDestinations
 from lambstead.drivers.local import LocalDriver
+from lambstead.instance.cgroups import find_cgroups, group_name
+from lambstead.instance.isolation import IsolationLevel
+from lambstead.instance.levels import LevelFails, keeps_in, strongest, try_level
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
@@ -111,8 +114,11 @@ async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[s
 class Lambstead:
     """One running Lambstead. `build`, `start`, `stop`, in this order, once each."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, store: SqliteStore) -> None:
+    def __init__(
+        self, settings: Settings, listener: socket.socket, store: SqliteStore, isolation: IsolationLevel
+    ) -> None:
         self.settings = settings
+        self.isolation = isolation
         self._listener = listener
         host, port = listener.getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
@@ -125,7 +131,8 @@ class Lambstead:
             self._socket,
             _folder(data / "run" / "instances"),
             settings.runtimes_dir,
-            lambda instance_id: kill_strays(INSTANCE_VARIABLE, instance_id),
+            _clear_away,
+            isolation,
         )
         self.loop = Loop("provisioning", self._reconcile, settings.instance_poll)
         self.records = PlatformRecords()
@@ -163,6 +170,7 @@ class Lambstead:
                 logs=_folder(data / "logs"),
                 endpoint_url=self.url,
                 workers_on_link=settings.runtime_client == "link",
+                egress=settings.egress_rules,
             ),
             scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
@@ -230,8 +238,9 @@ class Lambstead:
 
     @classmethod
     async def build(cls, settings: Settings, listener: socket.socket) -> "Lambstead":
-        """Open the store of the data directory and wire everything to it. Raises SchemaTooNew."""
-        return cls(settings, listener, await SqliteStore.open(settings.data_dir / "lambstead.db"))
+        """Open the store of the data directory and wire everything to it. Raises SchemaTooNew or SettingsError."""
+        isolation = await asyncio.to_thread(choose_isolation, settings)
+        return cls(settings, listener, await SqliteStore.open(settings.data_dir / "lambstead.db"), isolation)
 
     async def start(self) -> None:
         """Clear away what a killed server left behind, then serve."""
@@ -302,12 +311,45 @@ class Lambstead:
         )
 
     def _examine(self) -> list[Check]:
-        return examine(self.settings.data_dir, self.settings.runtimes_dir)
+        return examine(self.settings.data_dir, self.settings.runtimes_dir, self.isolation)
 
     async def _reset(self) -> None:
         await self.store.write(lambda tx: tx.delete_everything())
         self.durable.forget()
         self.loop.poke()
+
+
+def choose_isolation(settings: Settings) -> IsolationLevel:
+    """The level of the settings, or for `auto` the strongest that works here; tried for real. Raises SettingsError."""
+    if settings.isolation == "auto":
+        level = strongest()
+    else:
+        level = settings.isolation
+        try:
+            try_level(level)
+        except LevelFails as exc:
+            raise SettingsError(
+                f"isolation: {level} does not work on this machine. {exc} {exc.advice}".rstrip()
+            ) from exc
+    if settings.egress_rules.need_isolation and not keeps_in(level):
+        raise SettingsError(
+            f"security_group_egress: some functions may not connect anywhere (none), which isolation level {level} cannot enforce. "
+            "`lambstead doctor` says what a stronger level needs; or remove the policy."
+        )
+    if level == "process":
+        log.warning(
+            "isolation-weak",
+            extra={"level": level, "because": "functions see this user's files and processes: run only what you trust"},
+        )
+    return level
+
+
+def _clear_away(instance_id: str) -> None:
+    """End what a dead instance left running, and remove its control groups."""
+    kill_strays(INSTANCE_VARIABLE, instance_id)
+    cgroups = find_cgroups()
+    if cgroups is not None:
+        cgroups.sweep(group_name(instance_id, ""))
 
 
 def _destinations(settings: Settings) -> AwsDestinations:

@@ -16,10 +16,12 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, NewType, cast, get_args
 
 from lambstead.core.account import CONCURRENT_EXECUTIONS
+from lambstead.core.egress import Egress, EgressRules, parse_rules
 
 Profile = Literal["dev", "faithful"]
 RuntimeClient = Literal["link", "official"]
 UrlPermissions = Literal["one", "both"]
+IsolationChoice = Literal["auto", "sandbox", "landlock", "process"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Region = NewType("Region", str)
 AccountId = NewType("AccountId", str)
@@ -94,6 +96,12 @@ class Settings:
     """How many times faster than AWS's the clock of scaling runs: with 60, what takes five minutes there takes five seconds."""
     runtime_client: RuntimeClient
     """How Python workers of managed functions get their events: over the invocation link, or with AWS's client speaking HTTP."""
+    isolation: IsolationChoice
+    """How functions are kept apart; `auto`: the strongest level that works on this machine."""
+    egress: Egress
+    """Where functions may connect to whose capacity provider has no security group that `security_group_egress` names."""
+    security_group_egress: str
+    """What security groups of capacity providers stand for: `sg-1=none,sg-2=host`."""
     instance_poll: timedelta
     """The tick of the reconcile loop: how late a change is noticed when nobody reported it."""
     stream_kib_per_second: int
@@ -114,6 +122,11 @@ class Settings:
     endpoint_url_sns: str
     endpoint_url_eventbridge: str
     endpoint_url_s3: str
+
+    @property
+    def egress_rules(self) -> EgressRules:
+        """Where which functions may connect to."""
+        return EgressRules(self.egress, parse_rules(self.security_group_egress))
 
     @property
     def authority(self) -> str:
@@ -158,6 +171,11 @@ class Settings:
                 "instance_lifetime", timedelta(days=14), timedelta(seconds=1), timedelta(days=365)
             ),
             scaling_time_scale=sources.number("scaling_time_scale", 1.0, 0.1, 1000.0),
+            isolation=cast(  # choice() checked it
+                IsolationChoice, sources.choice("isolation", get_args(IsolationChoice), "auto")
+            ),
+            egress=cast(Egress, sources.choice("egress", get_args(Egress), "host")),  # choice() checked it
+            security_group_egress=sources.egress_rules("security_group_egress"),
             instance_poll=sources.duration(
                 "instance_poll", timedelta(seconds=5), timedelta(milliseconds=50), timedelta(minutes=1)
             ),
@@ -278,6 +296,17 @@ class _Sources:
     def url(self, key: str) -> str:
         """An http or https URL without a path; empty if nobody names one."""
         return self.matching(key, "", r"https?://[A-Za-z0-9.\-\[\]:]+/?", "http://127.0.0.1:9324")
+
+    def egress_rules(self, key: str) -> str:
+        """What security groups stand for; empty if nobody says."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return ""
+        try:
+            parse_rules(str(value))
+        except ValueError as exc:
+            raise SettingsError(f"{place}: {exc}.") from exc
+        return str(value)
 
     def loopback(self, key: str, default: str) -> str:
         """An address of this machine that no other machine can reach."""

@@ -23,6 +23,7 @@ from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
 from lambstead.core.capacity import ProviderState
 from lambstead.core.demand import Pace
 from lambstead.core.desired import Policy
+from lambstead.core.egress import EgressRules
 from lambstead.core.fleet import Instance, InstancePhase
 from lambstead.core.functions import FunctionVersion, State, UpdateStatus
 from lambstead.core.invocations import resolve
@@ -128,6 +129,7 @@ def play(tmp_path: Path, story: Callable[[Scene], Awaitable[None]]) -> None:
                 logs=tmp_path / "logs",
                 endpoint_url="http://127.0.0.1:1",
                 workers_on_link=True,
+                egress=EgressRules(),
             ),
             scaling=Scaling(invoker, POLICY, Pace()),
             driver=machines,

@@ -29,6 +29,14 @@ def up(
     profile: Annotated[
         str | None, typer.Option("--profile", metavar="dev|faithful", help="Set of defaults.  [default: dev]")
     ] = None,
+    isolation: Annotated[
+        str | None,
+        typer.Option(
+            "--isolation",
+            metavar="LEVEL",
+            help="auto, sandbox, landlock or process; see `lambstead doctor`.  [default: auto]",
+        ),
+    ] = None,
 ) -> None:
     """Serve in the foreground until SIGINT (Ctrl-C) or SIGTERM.
 
@@ -41,8 +49,9 @@ def up(
       lambstead up
       lambstead up --port 0 --data ./state
       lambstead up --profile faithful
+      lambstead up --isolation sandbox
     """
-    settings = settings_for(data, port=port, host=host, profile=profile)
+    settings = settings_for(data, port=port, host=host, profile=profile, isolation=isolation)
     _refuse_second_server(settings)
     _prepare_data_dir(settings)
     _refuse_taken_port(settings)

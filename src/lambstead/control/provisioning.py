@@ -77,7 +77,7 @@ class Slots(Protocol):
 
     def expect(self, environment_id: str, key: PublicationKey, zone: str, *, managed: bool) -> None: ...
     def drain(self, environment_id: str) -> None: ...
-    def ended(self, environment_id: str, story: str) -> None: ...
+    def ended(self, environment_id: str, error_type: str, story: str) -> None: ...
     def forget(self, environment_id: str) -> None: ...
     def init_failed(self, environment_id: str, error_type: str, document: bytes) -> None: ...
     def demand(self) -> dict[PublicationKey, int]: ...
@@ -131,6 +131,8 @@ class Provisioning:
         """Why versions cannot grow, by function and version."""
         self._failed_inits: list[tuple[PublicationKey, Reason]] = []
         self._served: dict[str, int] = {}
+        self._security_groups: dict[str, tuple[str, ...]] = {}
+        """Of every capacity provider."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.fleet = Fleet()
         self.notes: dict[str, str] = {}
@@ -151,6 +153,7 @@ class Provisioning:
         await self._settling.check_packages()
         await self._note_failed_inits()
         stored = await self._desired()
+        self._security_groups = {name: provider.security_groups for name, provider in stored.providers.items()}
         now = datetime.now(UTC)
         self._look_at_loads(now)
         for (function, version), track in self.scaling.evaluate(stored.versions, stored.providers, self.fleet, now):
@@ -300,7 +303,8 @@ class Provisioning:
         managed = publication.configuration.managed is not None
         self._slots.expect(environment.id, environment.key, instance.zone, managed=managed)
         try:
-            order = await self._starting.order(environment, publication)
+            groups = self._security_groups.get(instance.provider or "", ())
+            order = await self._starting.order(environment, publication, groups)
         except (OSError, DomainError) as exc:
             log.exception("environment-not-started", extra={"environment": environment.id, "key": str(environment.key)})
             document = msgspec.json.encode(
@@ -347,8 +351,10 @@ class Provisioning:
             case EnvironmentExited(environment_id, error_type, text):
                 if error_type:
                     self._decide(f"{environment_id} ended", text)
-                    self._slots.ended(environment_id, text)
-                self._environment_gone(environment_id, now, failed=error_type == "Runtime.ExitError")
+                    self._slots.ended(environment_id, error_type, text)
+                self._environment_gone(
+                    environment_id, now, failed=error_type in ("Runtime.ExitError", "Runtime.OutOfMemory")
+                )
             case EnvironmentDegraded(environment_id, slots_left):
                 if environment_id in self.fleet.environments:
                     self.fleet = self.fleet.environment_degraded(environment_id, slots_left)

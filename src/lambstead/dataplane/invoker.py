@@ -170,11 +170,11 @@ class Invoker:
             expected.lane.gone(environment_id)
             self._drop_if_unused(expected.lane)
 
-    def ended(self, environment_id: str, story: str) -> None:
+    def ended(self, environment_id: str, error_type: str, story: str) -> None:
         """The agent says how the environment's runtime ended."""
         expected = self._expected.get(environment_id)
         if expected is not None:
-            expected.lane.ended(environment_id, story)
+            expected.lane.ended(environment_id, error_type, story)
 
     def init_failed(self, environment_id: str, error_type: str, document: bytes) -> None:
         """An environment failed to initialise: the standard invocation it was started for gets the error as its answer."""

@@ -225,11 +225,11 @@ class Lane:
                 ),
             )
 
-    def ended(self, environment_id: str, story: str) -> None:
+    def ended(self, environment_id: str, error_type: str, story: str) -> None:
         """The agent says how the environment's runtime ended: what its workers ran gets that as its answer."""
         for running in self._running_in(environment_id):
             if running.link is not None and running.link.is_worker:
-                self._settle(running.ticket, self._exit_outcome(running, story))
+                self._settle(running.ticket, self._exit_outcome(running, story, error_type))
 
     def _running_in(self, environment_id: str) -> list[Running]:
         return [r for r in self._alive.values() if r.link is not None and r.link.environment_id == environment_id]
@@ -384,9 +384,10 @@ class Lane:
             duration = self.loop.time() - running.began
             self.records.ended(link.environment_id, running.invocation.request_id, status, duration, error_type)
 
-    def _exit_outcome(self, running: Running, story: str | None) -> Outcome:
-        self._record(running, "failure", "Runtime.ExitError")
-        return self._platform_error(running, "Runtime.ExitError", story or exit_message(None))
+    def _exit_outcome(self, running: Running, story: str | None, error_type: str = "") -> Outcome:
+        error_type = error_type if error_type == "Runtime.OutOfMemory" else "Runtime.ExitError"
+        self._record(running, "failure", error_type)
+        return self._platform_error(running, error_type, story or exit_message(None))
 
     def _platform_error(self, running: Running, error_type: str, story: str) -> Outcome:
         """An error document that the platform writes on behalf of the function."""

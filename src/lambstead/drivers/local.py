@@ -25,11 +25,15 @@ STOP_GRACE = timedelta(seconds=5)
 class LocalDriver:
     """See `drivers.port.Driver`."""
 
-    def __init__(self, socket: Path, state_dir: Path, runtimes_dir: Path, kill_strays: Callable[[str], object]) -> None:
+    def __init__(
+        self, socket: Path, state_dir: Path, runtimes_dir: Path, kill_strays: Callable[[str], object], isolation: str
+    ) -> None:
+        """`kill_strays` ends what an instance left behind; `isolation` is the level of its environments."""
         self._socket = socket
         self._state_dir = state_dir
         self._runtimes_dir = runtimes_dir
         self._kill_strays = kill_strays
+        self._isolation = isolation
         self._agents: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._listeners: list[Callable[[str, str], None]] = []
@@ -52,6 +56,7 @@ class LocalDriver:
             *("--instance-id", instance.id),
             *("--state-dir", str(folder)),
             *("--runtimes-dir", str(self._runtimes_dir)),
+            *("--isolation", self._isolation),
             stdin=asyncio.subprocess.DEVNULL,
             # A session of its own: Ctrl-C in the terminal is for the server, which then stops its agents in order.
             start_new_session=True,

@@ -125,6 +125,8 @@ class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Directory with the function's layers, laid over one another; read-only for the function. Empty without layers."""
     link_path: str = ""
     """Socket on which workers of this environment may speak the link themselves; empty to keep to the Runtime API."""
+    egress: Literal["none", "host"] = "host"
+    """Where the function may connect to (see `core.egress`)."""
 
 
 class StopEnvironment(msgspec.Struct, frozen=True, tag=True):

@@ -1,0 +1,50 @@
+"""What one execution environment may take, and what follows when it takes more.
+
+Memory is what processes hold for themselves (anonymous pages). What lies in `/tmp` is not memory, although a sandbox keeps it there; so the kernel's
+limit is the sum of both, and the agent, which can tell them apart, enforces the smaller number.
+"""
+
+from dataclasses import dataclass
+
+OPEN_FILES_MANAGED = 4_096
+"""File descriptors per environment on managed instances (Developer Guide, quotas of Lambda Managed Instances)."""
+OPEN_FILES_ON_DEMAND = 1_024
+"""File descriptors per environment of other functions (Developer Guide, quotas)."""
+PROCESSES = 1_024
+"""Processes and threads per environment (Developer Guide, quotas). For managed instances AWS names no number: the same here."""
+
+_MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class EnvironmentLimits:
+    """Limits of one environment."""
+
+    memory_bytes: int
+    vcpus: float
+    """A share, not a ceiling: what nobody else wants may be used (see decision record 0025)."""
+    temp_bytes: int
+    """Size of `/tmp`."""
+    open_files: int
+    """Per process."""
+    processes: int
+    """Processes and threads together."""
+
+    @classmethod
+    def of(cls, *, memory_mb: int, vcpus: float, ephemeral_storage_mb: int, managed: bool) -> "EnvironmentLimits":
+        """From a function's configuration."""
+        files = OPEN_FILES_MANAGED if managed else OPEN_FILES_ON_DEMAND
+        return cls(memory_mb * _MIB, vcpus, ephemeral_storage_mb * _MIB, files, PROCESSES)
+
+    @property
+    def ceiling_bytes(self) -> int:
+        """Memory and `/tmp` together: where the kernel kills."""
+        return self.memory_bytes + self.temp_bytes
+
+    def exceeded(self, memory_bytes: int, processes: int) -> str:
+        """Which limit these readings are above, in words for the operator; empty if none."""
+        if memory_bytes > self.memory_bytes:
+            return f"memory: {memory_bytes // _MIB} MB are in use, {self.memory_bytes // _MIB} MB are configured"
+        if processes > self.processes:
+            return f"processes: {processes} are running, {self.processes} may"
+        return ""
