@@ -87,14 +87,14 @@ class NodeRuntime:
         variables = {"NODE_PATH": self._module_path(launch)}
         if not launch.managed:
             return RuntimeProcess(
-                launched(self.node.path, *flags, *self._standard_program()),
+                launched(self.node.path, *flags, *self._standard_program(), wrapper=launch.wrapper),
                 self.client_dir,
                 self.node.path.parent,
                 variables,
             )
         workers = worker_count(launch, os.cpu_count() or 1)
         return RuntimeProcess(
-            command=launched(self.node.path, *flags, str(self.client_dir / "index.mjs")),
+            command=launched(self.node.path, *flags, str(self.client_dir / "index.mjs"), wrapper=launch.wrapper),
             runtime_dir=self.client_dir,
             program_dir=self.node.path.parent,
             variables={**variables, "AWS_LAMBDA_NODEJS_WORKER_COUNT": str(workers)},

@@ -15,7 +15,7 @@ from pathlib import Path
 from lambstead.core.runtime_api import Connections
 from lambstead.instance.runtimes.discovery import Interpreter, find_interpreters
 from lambstead.instance.runtimes.installation import Installation, Report, last_words, run_installer
-from lambstead.instance.runtimes.runtime import Launch, RuntimeNotAvailable, RuntimeProcess
+from lambstead.instance.runtimes.runtime import Launch, RuntimeNotAvailable, RuntimeProcess, launched
 from lambstead.instance.sandbox import RuntimeCommand
 
 CLIENT_VERSION = "4.2.2"
@@ -59,24 +59,28 @@ class PythonRuntime:
 
     def process(self, launch: Launch) -> RuntimeProcess:
         """Our bootstrap, which becomes AWS's client; with a link, its workers get their events there."""
-        # 3.10 has no -P; there the bootstrap takes its own folder off the path.
-        flags = ("-P", "-S") if self.interpreter.minor >= 11 else ("-S",)
         return RuntimeProcess(
-            command=RuntimeCommand(
-                program=self.interpreter.path,
-                arguments_before=(*flags, str(_BOOTSTRAP)),
-                arguments_after=(
-                    str(self.client_dir),
-                    json.dumps(asdict(launch.link)) if launch.link else "",
-                    json.dumps(self._layer_paths(launch.layers)),
-                ),
-            ),
+            command=self._command(launch),
             runtime_dir=self.client_dir,
             program_dir=self.interpreter.path.parent,
             variables={"PYTHONPATH": str(self.client_dir)},
             polls=launch.slots if launch.managed else 1,
             connections=Connections.WORKERS if launch.managed else Connections.ANONYMOUS,
         )
+
+    def _command(self, launch: Launch) -> RuntimeCommand:
+        # 3.10 has no -P; there the bootstrap takes its own folder off the path.
+        flags = ("-P", "-S") if self.interpreter.minor >= 11 else ("-S",)
+        before = (*flags, str(_BOOTSTRAP))
+        after = (
+            str(self.client_dir),
+            json.dumps(asdict(launch.link)) if launch.link else "",
+            json.dumps(self._layer_paths(launch.layers)),
+        )
+        if launch.wrapper is not None:
+            # The wrapper is the customer's code already: the launcher confines it, and the bootstrap has nothing left to do there.
+            return launched(self.interpreter.path, *before, "", *after, wrapper=launch.wrapper)
+        return RuntimeCommand(self.interpreter.path, before, after)
 
     def _layer_paths(self, layers: Path | None) -> list[str]:
         """Where modules of layers lie. The version in the path is the runtime's own name, also where another CPython stands in for it."""

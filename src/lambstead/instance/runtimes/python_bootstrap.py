@@ -23,7 +23,10 @@ PR_SET_NO_NEW_PRIVS = 38
 
 
 def main(confinement_json: str, client_dir: str, link_json: str, layers_json: str) -> None:
-    confine(json.loads(confinement_json))
+    if confinement_json:  # else a launcher has done it
+        confine(json.loads(confinement_json))
+    if "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ:
+        workers_die_with_this_process(ctypes.CDLL(None, use_errno=True))
     arrange_paths(os.environ["LAMBDA_TASK_ROOT"], json.loads(layers_json), client_dir)
     restore_builtins()
     # /var/task is read-only on AWS; here the code package must be left as it is.
@@ -64,8 +67,6 @@ def confine(confinement: dict[str, int]) -> None:
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     lower_limit(resource.RLIMIT_CORE, confinement["core_bytes"])
     lower_limit(resource.RLIMIT_NOFILE, confinement["open_files"])
-    if "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ:
-        workers_die_with_this_process(libc)
 
 
 def lower_limit(limit: int, value: int) -> None:

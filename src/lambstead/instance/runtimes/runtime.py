@@ -12,6 +12,7 @@ from typing import Protocol
 from lambstead.core.runtime_api import Connections
 from lambstead.instance.sandbox import RuntimeCommand
 
+WRAPPER_VARIABLE = "AWS_LAMBDA_EXEC_WRAPPER"
 LAUNCHER = Path(__file__).with_name("launcher.py")
 
 
@@ -49,6 +50,19 @@ class Launch:
     """The folder that stands in for `/opt`; None without layers."""
     link: WorkerLink | None = None
     """Given only to runtimes whose workers can speak the link."""
+
+    @property
+    def wrapper(self) -> Path | None:
+        """The customer's wrapper script (Developer Guide, "Modifying the runtime environment"): it is started instead of the runtime, with the runtime's command as
+        its arguments. Names below `/var/task` and `/opt` mean what the function sees there.
+        """
+        given = self.variables.get(WRAPPER_VARIABLE)
+        if not given:
+            return None
+        for seen, place in ((Path("/var/task"), self.task_root), (Path("/opt"), self.layers)):
+            if place is not None and Path(given).is_relative_to(seen):
+                return place / Path(given).relative_to(seen)
+        return Path(given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +108,9 @@ class InstalledRuntime(Protocol):
         """What to start. Raises EntryPointInvalid."""
 
 
-def launched(program: Path, *arguments: str) -> RuntimeCommand:
-    """A program that cannot confine itself, started by a launcher that confines its own process and becomes it."""
+def launched(program: Path, *arguments: str, wrapper: Path | None = None) -> RuntimeCommand:
+    """A program that cannot confine itself, started by a launcher that confines its own process and becomes it, or the wrapper that is to start it."""
+    if wrapper is not None:
+        program, arguments = wrapper, (str(program), *arguments)
     python = Path(getattr(sys, "_base_executable", None) or sys.executable)
     return RuntimeCommand(python, ("-I", "-S", str(LAUNCHER)), (str(program), *arguments))
