@@ -20,16 +20,22 @@ from typing import Any
 import uvloop
 
 from lambstead.api.context import Context
-from lambstead.api.operations import LAMBDA
+from lambstead.api.operations import LAMBDA, LOGS
 from lambstead.config import Settings
 from lambstead.control.agents import Agents
+from lambstead.control.durable.engine import DurableEngine
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
 from lambstead.control.provisioning import Provisioning
+from lambstead.control.scaling import Scaling
+from lambstead.control.settling import Settling
+from lambstead.control.starting import Starting
 from lambstead.core.arn import Realm
+from lambstead.core.demand import Pace
+from lambstead.core.desired import Policy
+from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.event_queue import RetryPolicy
-from lambstead.core.reconcile import Policy
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
@@ -44,6 +50,7 @@ from lambstead.server.invocations import GatewayInvocations
 from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.pages import Pages
 from lambstead.server.status import status
+from lambstead.store.log_files import LogFiles
 from lambstead.store.packages import DiskPackages
 from lambstead.store.sqlite import SqliteStore
 from lambstead.wire.gateway import AwsApi
@@ -57,6 +64,9 @@ MAX_WAITING = 1000
 DRAIN_GRACE = timedelta(seconds=30)
 EVENT_TICK = timedelta(seconds=30)
 """How late the queue of asynchronous invocations is looked at when nobody said that there is something: also how often leases can be extended."""
+DURABLE_TICK = timedelta(seconds=5)
+"""How late what is due for durable executions is looked at when work on it broke; everything else pokes, or is slept for."""
+RETENTION_TICK = timedelta(minutes=5)
 MAX_SOCKET_FOLDER = 75
 """Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""
 
@@ -133,28 +143,48 @@ class Lambstead:
             self.loop.poke,
         )
         self.agents = Agents(self.invoker)
+        policy = Policy(
+            default_minimum=settings.min_environments,
+            standard_limit=settings.standard_environments,
+            idle_environment=settings.idle_environment,
+            idle_instance=settings.idle_instance,
+            drain_grace=DRAIN_GRACE,
+            instance_lifetime=settings.instance_lifetime,
+        )
+        pace = Pace().faster(settings.scaling_time_scale)
         self.provisioning = Provisioning(
             store=store,
-            packages=self.packages,
+            settling=Settling(store, self.packages, realm),
+            starting=Starting(
+                packages=self.packages,
+                doors=self.agents,
+                records=self.records,
+                realm=realm,
+                logs=_folder(data / "logs"),
+                endpoint_url=self.url,
+                workers_on_link=settings.runtime_client == "link",
+            ),
+            scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
             agents=self.agents,
             slots=self.invoker,
-            records=self.records,
             realm=realm,
-            policy=Policy(
-                default_minimum=settings.min_environments,
-                standard_limit=settings.standard_environments,
-                idle_environment=settings.idle_environment,
-                idle_instance=settings.idle_instance,
-                drain_grace=DRAIN_GRACE,
-            ),
-            logs=_folder(data / "logs"),
-            endpoint_url=self.url,
-            workers_on_link=settings.runtime_client == "link",
+            policy=policy,
             poke=self.loop.poke,
         )
         self.agents.reports = self.provisioning
         invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
+        self.durable_loop = Loop("durable executions", self._run_durable, DURABLE_TICK)
+        self.durable_retention_loop = Loop("durable retention", self._remove_expired, RETENTION_TICK)
+        self.durable = DurableEngine(
+            store=store,
+            functions=invocations,
+            realm=realm,
+            backoff=Backoff(),
+            poke=self.durable_loop.poke,
+            poke_retention=self.durable_retention_loop.poke,
+        )
+        invocations.durable = self.durable.executions
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
         self.events = EventInvokes(
             store=store,
@@ -172,6 +202,8 @@ class Lambstead:
             store=store,
             packages=self.packages,
             invocations=invocations,
+            durable=self.durable.executions,
+            logs=LogFiles(data / "logs"),
             poke=self.loop.poke,
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
@@ -188,8 +220,8 @@ class Lambstead:
             reset=self._reset,
         )
         api = AwsApi.load("lambda")
-        self._aws = AwsGateway(context, {api: LAMBDA})
-        short_way = ShortWay(api, self.invoker, realm)
+        self._aws = AwsGateway(context, {api: LAMBDA, AwsApi.load("logs"): LOGS})
+        short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out)
         self._function_urls = FunctionUrls(
             context, port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"
         )
@@ -212,18 +244,23 @@ class Lambstead:
             log.info("packages-swept", extra={"count": swept})
         await self.agents.listen(self._socket)
         await self.events.start()
+        await self.durable.start()
         self._looping = [
             asyncio.create_task(loop.run(), name=name)
             for name, loop in {
                 "provisioning": self.loop,
                 "event invokes": self.event_loop,
                 "event sources": self.event_source_loop,
+                "durable executions": self.durable_loop,
+                "durable retention": self.durable_retention_loop,
             }.items()
         ]
         await self._http.start(self._listener)
 
     async def stop(self) -> None:
         """Let running requests finish for a while, end every instance, close the store."""
+        # Before the port closes: functions that run shall be able to checkpoint to their end.
+        await self.durable.stop(self.settings.stop_wait)
         await asyncio.gather(
             self._http.stop(self.settings.stop_wait),
             self.events.stop(self.settings.stop_wait),
@@ -253,6 +290,12 @@ class Lambstead:
     async def _run_events(self) -> timedelta | None:
         return await self.events.reconcile()
 
+    async def _run_durable(self) -> timedelta | None:
+        return await self.durable.reconcile()
+
+    async def _remove_expired(self) -> timedelta | None:
+        return await self.durable.remove_expired()
+
     async def _status(self) -> dict[str, object]:
         return await status(self.settings, self.url, self.store, self.provisioning, self.invoker, self.events)
 
@@ -261,6 +304,7 @@ class Lambstead:
 
     async def _reset(self) -> None:
         await self.store.write(lambda tx: tx.delete_everything())
+        self.durable.forget()
         self.loop.poke()
 
 

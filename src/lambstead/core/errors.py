@@ -116,6 +116,18 @@ class FunctionVersionsPerCapacityProviderLimitExceeded(DomainError):
     shape = "FunctionVersionsPerCapacityProviderLimitExceededException"
 
 
+class CallbackTimeout(DomainError):
+    """The callback of a durable execution is completed, timed out, or never was."""
+
+    shape = "CallbackTimeoutException"
+
+
+class DurableExecutionAlreadyStarted(DomainError):
+    """A durable execution of this name was started with another input or version."""
+
+    shape = "DurableExecutionAlreadyStartedException"
+
+
 class CodeStorageExceeded(DomainError):
     """The account's code storage is used up."""
 
