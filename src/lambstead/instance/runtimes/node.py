@@ -90,10 +90,11 @@ class NodeRuntime:
         variables = {"NODE_PATH": self._module_path(launch)}
         if not launch.managed:
             program = self._standard_program(launch, scripts, client_dir)
-            return RuntimeProcess(launched(places, node, *flags, *program), client_dir, node.parent, variables)
+            command = launched(places, node, *flags, *program, wrapper=launch.wrapper)
+            return RuntimeProcess(command, client_dir, node.parent, variables)
         workers = worker_count(launch, os.cpu_count() or 1)
         return RuntimeProcess(
-            command=launched(places, node, *flags, str(client_dir / "index.mjs")),
+            command=launched(places, node, *flags, str(client_dir / "index.mjs"), wrapper=launch.wrapper),
             runtime_dir=client_dir,
             program_dir=node.parent,
             variables={**variables, "AWS_LAMBDA_NODEJS_WORKER_COUNT": str(workers)},

@@ -20,7 +20,8 @@ from typing import Any
 
 def main(confinement_json: str, client_dir: str, link_json: str, layers_json: str) -> None:
     confinement = sibling("confinement")
-    confinement.confine(json.loads(confinement_json))
+    if confinement_json:  # else a launcher has done it
+        confinement.confine(json.loads(confinement_json))
     if "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ:
         workers_die_with_this_process(confinement)
     arrange_paths(os.environ["LAMBDA_TASK_ROOT"], json.loads(layers_json), client_dir)
