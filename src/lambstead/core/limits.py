@@ -37,6 +37,14 @@ class EnvironmentLimits:
         return cls(memory_mb * _MIB, vcpus, ephemeral_storage_mb * _MIB, files, PROCESSES)
 
     @property
+    def cpu_weight(self) -> float:
+        """Its share of a busy machine, where an ordinary process has 1: its vCPUs.
+
+        Never less than 1: what AWS gives a small function is a part of a processor that nobody else wants, not a place behind everything else that runs.
+        """
+        return max(1.0, self.vcpus)
+
+    @property
     def ceiling_bytes(self) -> int:
         """Memory and `/tmp` together: where the kernel kills."""
         return self.memory_bytes + self.temp_bytes
