@@ -35,6 +35,8 @@ MARKS_OF_CHILDREN: Final = frozenset({"LAMBSTEAD_ENVIRONMENT_ID", "LAMBSTEAD_INS
 MAX_ENVIRONMENTS: Final = 15_000
 """AWS's own limit for `MinExecutionEnvironments`."""
 
+NO_CONTAINERS: Final = " Containers (runc, podman) and gVisor (runsc) are not built yet."
+
 _MASK = "********"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)?")
 _SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
@@ -172,7 +174,7 @@ class Settings:
             ),
             scaling_time_scale=sources.number("scaling_time_scale", 1.0, 0.1, 1000.0),
             isolation=cast(  # choice() checked it
-                IsolationChoice, sources.choice("isolation", get_args(IsolationChoice), "auto")
+                IsolationChoice, sources.choice("isolation", get_args(IsolationChoice), "auto", NO_CONTAINERS)
             ),
             egress=cast(Egress, sources.choice("egress", get_args(Egress), "host")),  # choice() checked it
             security_group_egress=sources.egress_rules("security_group_egress"),
@@ -274,13 +276,13 @@ class _Sources:
             )
         return timedelta(seconds=seconds)
 
-    def choice(self, key: str, choices: Sequence[str], default: str) -> str:
-        """One of `choices`."""
+    def choice(self, key: str, choices: Sequence[str], default: str, more: str = "") -> str:
+        """One of `choices`; `more` is said to whoever names another."""
         place, value, _ = self._find(key)
         if value is None:
             return default
         if value not in choices:
-            raise SettingsError(f"{place}: {_shown(value)} is not one of {', '.join(choices)}.")
+            raise SettingsError(f"{place}: {_shown(value)} is not one of {', '.join(choices)}.{more}")
         return str(value)
 
     def matching(self, key: str, default: str, pattern: str, example: str) -> str:

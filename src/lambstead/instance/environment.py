@@ -491,13 +491,23 @@ class Environment:
             return
         if self._main.was_killed_for_memory:
             self._out_of_memory("the kernel killed a process for want of memory")
-        elif because := self.limits.exceeded(usage.memory_bytes, usage.processes):
+        elif because := self.limits.exceeds_memory(usage.memory_bytes):
             self._out_of_memory(because)
+        elif self._counts_processes and (because := self.limits.exceeds_processes(usage.processes)):
+            self._end_for(because, "Runtime.ExitError")
+
+    @property
+    def _counts_processes(self) -> bool:
+        """Whether nobody but us does: no control group, and no user namespace in which the kernel counts."""
+        return self.cgroup is None and not self._isolation.own_root
 
     def _out_of_memory(self, because: str) -> None:
+        self._end_for(because, "Runtime.OutOfMemory")
+
+    def _end_for(self, because: str, error_type: str) -> None:
         if self._platform_log is not None:
             self._platform_log.note(f"The environment is ended: {because}.")
-        self._end(_Ending("Runtime.OutOfMemory", exit_message(-signal.SIGKILL)))
+        self._end(_Ending(error_type, exit_message(-signal.SIGKILL)))
 
     # The end
 
