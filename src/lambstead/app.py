@@ -27,6 +27,7 @@ from lambstead.control.durable.engine import DurableEngine
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
+from lambstead.control.provider_log import ProviderLog
 from lambstead.control.provisioning import Provisioning
 from lambstead.control.scaling import Scaling
 from lambstead.control.settling import Settling
@@ -164,6 +165,7 @@ class Lambstead:
                 endpoint_url=self.url,
                 workers_on_link=settings.runtime_client == "link",
             ),
+            provider_log=ProviderLog(_folder(data / "logs"), realm),
             scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
             agents=self.agents,
