@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 import os
+import random
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -19,14 +20,16 @@ from typing import Any
 
 import uvloop
 
-from lambstead.api.context import Context
-from lambstead.api.operations import LAMBDA
+from lambstead.api.context import Call, Context
+from lambstead.api.lambda_invoke import invoke_event
+from lambstead.api.operations import LAMBDA, SCHEDULER
 from lambstead.config import Settings
 from lambstead.control.agents import Agents
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
 from lambstead.control.provisioning import Provisioning
+from lambstead.control.schedules import Schedules
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
 from lambstead.core.arn import Realm
@@ -162,12 +165,15 @@ class Lambstead:
         self.agents.reports = self.provisioning
         invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
+        self.schedule_loop = Loop("schedules", self._run_schedules, EVENT_TICK)
+        destinations = _destinations(settings)
+        retries = RetryPolicy(settings.event_retry_delay, settings.event_backoff_first, settings.event_backoff_most)
         self.events = EventInvokes(
             store=store,
             invocations=invocations,
-            destinations=_destinations(settings),
+            destinations=destinations,
             realm=realm,
-            policy=RetryPolicy(settings.event_retry_delay, settings.event_backoff_first, settings.event_backoff_most),
+            policy=retries,
             now=lambda: datetime.now(UTC),
             poke=self.event_loop.poke,
         )
@@ -181,9 +187,24 @@ class Lambstead:
             poke=self.loop.poke,
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
+            wake_schedules=self.schedule_loop.poke,
             default_minimum=settings.min_environments,
             concurrent_executions=settings.concurrent_executions,
             base_url=self.url,
+        )
+        self.schedules = Schedules(
+            store=store,
+            invoke_event=lambda request_id, call, also: invoke_event(
+                context, Call(request_id, {}), call.ref, call.payload, call.client_context, "", also
+            ),
+            invocations=invocations,
+            destinations=destinations,
+            realm=realm,
+            policy=retries,
+            now=lambda: datetime.now(UTC),
+            draw=random.random,
+            poke=self.schedule_loop.poke,
+            wake_events=self.event_loop.poke,
         )
         self._pages = Pages(
             profile=settings.profile,
@@ -193,7 +214,7 @@ class Lambstead:
             examine=self._examine,
             reset=self._reset,
         )
-        self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA})
+        self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA, AwsApi.load("scheduler"): SCHEDULER})
         self._http = HttpServer(self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm))
         self._looping: list[asyncio.Task[None]] = []
 
@@ -213,12 +234,14 @@ class Lambstead:
             log.info("packages-swept", extra={"count": swept})
         await self.agents.listen(self._socket)
         await self.events.start()
+        await self.schedules.start()
         self._looping = [
             asyncio.create_task(loop.run(), name=name)
             for name, loop in {
                 "provisioning": self.loop,
                 "event invokes": self.event_loop,
                 "event sources": self.event_source_loop,
+                "schedules": self.schedule_loop,
             }.items()
         ]
         await self._http.start(self._listener)
@@ -228,6 +251,7 @@ class Lambstead:
         await asyncio.gather(
             self._http.stop(self.settings.stop_wait),
             self.events.stop(self.settings.stop_wait),
+            self.schedules.stop(self.settings.stop_wait),
         )
         for task in self._looping:
             task.cancel()
@@ -250,6 +274,9 @@ class Lambstead:
 
     async def _run_events(self) -> timedelta | None:
         return await self.events.reconcile()
+
+    async def _run_schedules(self) -> timedelta | None:
+        return await self.schedules.reconcile()
 
     async def _status(self) -> dict[str, object]:
         return await status(self.settings, self.url, self.store, self.provisioning, self.invoker, self.events)

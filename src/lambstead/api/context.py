@@ -1,5 +1,6 @@
 """What an operation may use: the store, the packages, the way to poke the control loops, the invoke path, time and fresh ids."""
 
+import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -76,6 +77,8 @@ class Context:
     """Wakes the loop that runs asynchronous invocations, after one was queued."""
     wake_event_sources: Callable[[], None]
     """Wakes the loop of event source mappings, after one was changed."""
+    wake_schedules: Callable[[], None]
+    """Wakes the loop of schedules, after one was created or changed."""
     default_minimum: int
     """Environments of a version whose scaling nobody configured."""
     concurrent_executions: int
@@ -102,6 +105,10 @@ class Context:
     def new_id(self) -> str:
         """32 random hexadecimal digits."""
         return uuid.uuid4().hex
+
+    def draw(self) -> float:
+        """A random number from 0 up to 1."""
+        return random.random()
 
 
 @dataclass(frozen=True, slots=True)

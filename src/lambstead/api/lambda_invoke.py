@@ -3,6 +3,7 @@
 import base64
 import binascii
 import codecs
+from collections.abc import Callable
 
 import msgspec
 
@@ -30,14 +31,14 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
         )
     payload = checked_payload(request.get("Payload") or b"")
     client_context = decoded_client_context(request.get("ClientContext", ""))
+    if kind == "Event":  # LogType does not matter: nobody is there to read the tail
+        await invoke_event(context, call, ref, payload, client_context, request.get("TenantId", ""))
+        return {"StatusCode": 202, "Payload": b""}
     target = await context.invocations.resolve(ref)
-    tail = request.get("LogType") == "Tail" and kind != "Event"  # nobody is there to read it
+    tail = request.get("LogType") == "Tail"
     refuse_tail_on_managed(target, tail=tail)
     if kind == "DryRun":
         return {"StatusCode": 204}
-    if kind == "Event":
-        await queue_event(context, call, ref, payload, client_context, request.get("TenantId", ""))
-        return {"StatusCode": 202, "Payload": b""}
     outcome = await context.invocations.run(
         target,
         request_id=call.request_id,
@@ -59,18 +60,28 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
 async def invoke_async(context: Context, request: Request, call: Call) -> Response:
     ref = FunctionRef.parse(request["FunctionName"], context.realm)
     payload = checked_payload(request["InvokeArgs"])
-    await context.invocations.resolve(ref)
-    await queue_event(context, call, ref, payload, "", "")
+    await invoke_event(context, call, ref, payload, "", "")
     return {"Status": 202}
 
 
-async def queue_event(
-    context: Context, call: Call, ref: FunctionRef, payload: bytes, client_context: str, tenant_id: str
-) -> None:
-    """Take an asynchronous invocation of a function that can be invoked; it is durable when this returns.
+def _nothing(_: Transaction) -> None: ...
 
-    Raises RequestEntityTooLarge for more than 1 MB and TooManyRequests when the queue is full.
+
+async def invoke_event(
+    context: Context,
+    call: Call,
+    ref: FunctionRef,
+    payload: bytes,
+    client_context: str,
+    tenant_id: str,
+    also: Callable[[Transaction], None] = _nothing,
+) -> None:
+    """Take an asynchronous invocation, whoever asks for it; it is durable when this returns. `also` is written in the same transaction, or
+    nothing is.
+
+    Raises what resolving the function raises, RequestEntityTooLarge for more than 1 MB, and TooManyRequests when the queue is full.
     """
+    await context.invocations.resolve(ref)
     check_payload_size(payload)
     step = arrive(_trace(context, call), context.realm.function_arn(ref.name))
     event = QueuedEvent(
@@ -85,6 +96,7 @@ async def queue_event(
     )
 
     def work(tx: Transaction) -> None:
+        also(tx)
         check_room(tx.queue_totals(), payload)
         tx.enqueue_event(event, payload or b"{}", event.accepted_at)
 

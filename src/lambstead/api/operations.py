@@ -1,4 +1,4 @@
-"""Every operation of the Lambda API that Lambstead answers, by its name in the service model."""
+"""Every operation that Lambstead answers, by its name in the service model: of Lambda, and of EventBridge Scheduler."""
 
 from collections.abc import Mapping
 
@@ -21,6 +21,8 @@ from lambstead.api import (
     lambda_tags,
     lambda_urls,
     lambda_versions,
+    schedule_groups,
+    schedules,
 )
 from lambstead.api.context import Operation
 
@@ -104,4 +106,19 @@ LAMBDA: Mapping[str, Operation] = {
     "UpdateEventSourceMapping": lambda_event_sources.update_event_source_mapping,
     "DeleteEventSourceMapping": lambda_event_sources.delete_event_source_mapping,
     "ListEventSourceMappings": lambda_event_sources.list_event_source_mappings,
+}
+
+SCHEDULER: Mapping[str, Operation] = {
+    "CreateSchedule": schedules.create_schedule,
+    "GetSchedule": schedules.get_schedule,
+    "UpdateSchedule": schedules.update_schedule,
+    "DeleteSchedule": schedules.delete_schedule,
+    "ListSchedules": schedules.list_schedules,
+    "CreateScheduleGroup": schedule_groups.create_schedule_group,
+    "GetScheduleGroup": schedule_groups.get_schedule_group,
+    "DeleteScheduleGroup": schedule_groups.delete_schedule_group,
+    "ListScheduleGroups": schedule_groups.list_schedule_groups,
+    "TagResource": schedule_groups.tag_resource,
+    "UntagResource": schedule_groups.untag_resource,
+    "ListTagsForResource": schedule_groups.list_tags_for_resource,
 }
