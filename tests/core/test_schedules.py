@@ -77,7 +77,14 @@ def test_expressions_are_read(text: str, parsed: object) -> None:
         *("rate(10 minutess)", "rate(foo minutes)", "rate(-10 minutes)", "rate( 10 minutes )", " rate(10 minutes)"),
         *("at(2021-12-31T23:59:59Z)", "at(2021-12-31)"),
         # Ours.
-        *("rate(0 minutes)", "at(2026-02-30T00:00:00)", "at(0001-01-01T00:00:00)", "at(2026-11-21T24:00:00)", "hourly"),
+        *(
+            "rate(0 minutes)",
+            "at(2026-02-30T00:00:00)",
+            "at(0001-01-01T00:00:00)",
+            "at(2026-11-21T24:00:00)",
+            "hourly",
+            "rate(٥ minutes)",
+        ),
     ],
 )
 def test_what_aws_refuses_is_refused_in_its_words_and_explained(text: str) -> None:

@@ -152,6 +152,7 @@ BAD_TARGETS: list[tuple[dict[str, Any], str]] = [
     ),
     ({"Arn": "arn:aws:lambda:eu-west-1:000000000000:function:f"}, "is not a function of this Lambstead"),
     ({"Arn": FUNCTION, "Input": "not json"}, "Input must be well-formed JSON"),
+    ({"Arn": FUNCTION, "Input": "NaN"}, "Input must be well-formed JSON"),
     ({"Arn": FUNCTION, "Input": "[" * 100_000}, "Input must be well-formed JSON"),
     ({"Arn": FUNCTION, "Input": f'"{"x" * 1_048_576}"'}, "Input must be at most 1048576 bytes"),
     ({"Arn": UNIVERSAL}, "Invoke needs FunctionName"),

@@ -37,9 +37,9 @@ _DAY_OF_WEEK = _Field("day-of-week", 1, 7, _WEEKDAYS)
 FIRST_YEAR, LAST_YEAR = 1970, 2199
 _YEAR = _Field("year", FIRST_YEAR, LAST_YEAR, {})
 SATURDAY = 7
-_NEAREST = re.compile(r"(\d{1,2})W")
-_NTH = re.compile(r"([A-Z]{3}|\d)#(\d)")
-_LAST = re.compile(r"([A-Z]{3}|\d)L")
+_NEAREST = re.compile(r"(\d{1,2})W", re.ASCII)
+_NTH = re.compile(r"([A-Z]{3}|\d)#(\d)", re.ASCII)
+_LAST = re.compile(r"([A-Z]{3}|\d)L", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -143,14 +143,14 @@ def check_target(target: ScheduleTarget, other_parameters: tuple[str, ...], real
     _ref(target.arn, None, realm)
     if target.input is not None:
         try:
-            json.loads(target.input)
+            _json(target.input)
         except (ValueError, RecursionError) as exc:
             raise ValidationError(f"Input must be well-formed JSON for a function: {exc}") from exc
 
 
 def _universal_call(text: str | None, realm: Realm) -> TargetCall:
     try:
-        given = json.loads(text or "{}")
+        given = _json(text or "{}")
     except (ValueError, RecursionError) as exc:
         raise ValidationError(f"Input of {UNIVERSAL_INVOKE} must be a JSON object: {exc}") from exc
     if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
@@ -166,9 +166,9 @@ def _universal_call(text: str | None, realm: Realm) -> TargetCall:
         raise ValidationError(f"InvocationType {kind} makes no sense in a schedule: use Event or RequestResponse.")
     payload = given.get("Payload", "")
     try:
-        json.loads(payload or "{}")
+        _json(payload or "{}")
         client_context = base64.b64decode(given.get("ClientContext", ""), validate=True).decode()
-        json.loads(client_context or "{}")
+        _json(client_context or "{}")
     except (ValueError, RecursionError) as exc:
         raise ValidationError(f"Payload must hold JSON, and ClientContext Base64 of JSON: {exc}") from exc
     return TargetCall(
@@ -177,6 +177,15 @@ def _universal_call(text: str | None, realm: Realm) -> TargetCall:
         kind == "RequestResponse",
         client_context,
     )
+
+
+def _json(text: str) -> object:
+    """The value of a JSON text. Raises ValueError, also for what only Python takes for JSON, and RecursionError."""
+
+    def refuse(constant: str) -> object:
+        raise ValueError(f"{constant} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
 
 
 def _ref(text: str, qualifier: str | None, realm: Realm) -> FunctionRef:

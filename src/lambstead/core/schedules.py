@@ -29,8 +29,8 @@ PRECISION = timedelta(minutes=1)
 EARLIEST_START = timedelta(minutes=5)
 """How far in the past a StartDate may lie."""
 
-_AT = re.compile(r"at\((\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})\)")
-_RATE = re.compile(r"rate\((\d{1,9})\s+(minute|hour|day)s?\)")
+_AT = re.compile(r"at\((\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2})\)", re.ASCII)
+_RATE = re.compile(r"rate\((\d{1,9})\s+(minute|hour|day)s?\)", re.ASCII)
 _CRON = re.compile(r"cron\((.*)\)")
 _UNITS = {"minute": timedelta(minutes=1), "hour": timedelta(hours=1), "day": timedelta(days=1)}
 _MOMENT = timedelta(microseconds=1)
