@@ -22,19 +22,23 @@ import uvloop
 
 from lambstead.api.context import Call, Context
 from lambstead.api.lambda_invoke import invoke_event
-from lambstead.api.operations import LAMBDA, SCHEDULER
+from lambstead.api.operations import LAMBDA, LOGS, SCHEDULER
 from lambstead.config import Settings
 from lambstead.control.agents import Agents
+from lambstead.control.durable.engine import DurableEngine
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
 from lambstead.control.provisioning import Provisioning
+from lambstead.control.scaling import Scaling
 from lambstead.control.schedules import Schedules
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
 from lambstead.core.arn import Realm
+from lambstead.core.demand import Pace
+from lambstead.core.desired import Policy
+from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.event_queue import RetryPolicy
-from lambstead.core.reconcile import Policy
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
@@ -43,11 +47,13 @@ from lambstead.drivers.local import LocalDriver
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
+from lambstead.server.function_urls import FunctionUrls
 from lambstead.server.http import HttpServer, bind
 from lambstead.server.invocations import GatewayInvocations
 from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.pages import Pages
 from lambstead.server.status import status
+from lambstead.store.log_files import LogFiles
 from lambstead.store.packages import DiskPackages
 from lambstead.store.sqlite import SqliteStore
 from lambstead.wire.gateway import AwsApi
@@ -61,6 +67,9 @@ MAX_WAITING = 1000
 DRAIN_GRACE = timedelta(seconds=30)
 EVENT_TICK = timedelta(seconds=30)
 """How late the queue of asynchronous invocations is looked at when nobody said that there is something: also how often leases can be extended."""
+DURABLE_TICK = timedelta(seconds=5)
+"""How late what is due for durable executions is looked at when work on it broke; everything else pokes, or is slept for."""
+RETENTION_TICK = timedelta(minutes=5)
 MAX_SOCKET_FOLDER = 75
 """Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""
 
@@ -137,6 +146,15 @@ class Lambstead:
             self.loop.poke,
         )
         self.agents = Agents(self.invoker)
+        policy = Policy(
+            default_minimum=settings.min_environments,
+            standard_limit=settings.standard_environments,
+            idle_environment=settings.idle_environment,
+            idle_instance=settings.idle_instance,
+            drain_grace=DRAIN_GRACE,
+            instance_lifetime=settings.instance_lifetime,
+        )
+        pace = Pace().faster(settings.scaling_time_scale)
         self.provisioning = Provisioning(
             store=store,
             settling=Settling(store, self.packages, realm),
@@ -149,21 +167,27 @@ class Lambstead:
                 endpoint_url=self.url,
                 workers_on_link=settings.runtime_client == "link",
             ),
+            scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
             agents=self.agents,
             slots=self.invoker,
             realm=realm,
-            policy=Policy(
-                default_minimum=settings.min_environments,
-                standard_limit=settings.standard_environments,
-                idle_environment=settings.idle_environment,
-                idle_instance=settings.idle_instance,
-                drain_grace=DRAIN_GRACE,
-            ),
+            policy=policy,
             poke=self.loop.poke,
         )
         self.agents.reports = self.provisioning
         invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
+        self.durable_loop = Loop("durable executions", self._run_durable, DURABLE_TICK)
+        self.durable_retention_loop = Loop("durable retention", self._remove_expired, RETENTION_TICK)
+        self.durable = DurableEngine(
+            store=store,
+            functions=invocations,
+            realm=realm,
+            backoff=Backoff(),
+            poke=self.durable_loop.poke,
+            poke_retention=self.durable_retention_loop.poke,
+        )
+        invocations.durable = self.durable.executions
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
         self.schedule_loop = Loop("schedules", self._run_schedules, EVENT_TICK)
         destinations = _destinations(settings)
@@ -184,6 +208,8 @@ class Lambstead:
             store=store,
             packages=self.packages,
             invocations=invocations,
+            durable=self.durable.executions,
+            logs=LogFiles(data / "logs"),
             poke=self.loop.poke,
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
@@ -195,7 +221,7 @@ class Lambstead:
         self.schedules = Schedules(
             store=store,
             invoke_event=lambda request_id, call, also: invoke_event(
-                context, Call(request_id, {}), call.ref, call.payload, call.client_context, "", also
+                context, Call(request_id, {}), call.ref, call.payload, call.client_context, call.execution_name, also
             ),
             invocations=invocations,
             destinations=destinations,
@@ -214,8 +240,14 @@ class Lambstead:
             examine=self._examine,
             reset=self._reset,
         )
-        self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA, AwsApi.load("scheduler"): SCHEDULER})
-        self._http = HttpServer(self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm))
+        api = AwsApi.load("lambda")
+        served = {api: LAMBDA, AwsApi.load("logs"): LOGS, AwsApi.load("scheduler"): SCHEDULER}
+        self._aws = AwsGateway(context, served)
+        short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out)
+        self._function_urls = FunctionUrls(
+            context, port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"
+        )
+        self._http = HttpServer(self._application, short_way)
         self._looping: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -234,6 +266,7 @@ class Lambstead:
             log.info("packages-swept", extra={"count": swept})
         await self.agents.listen(self._socket)
         await self.events.start()
+        await self.durable.start()
         await self.schedules.start()
         self._looping = [
             asyncio.create_task(loop.run(), name=name)
@@ -242,12 +275,16 @@ class Lambstead:
                 "event invokes": self.event_loop,
                 "event sources": self.event_source_loop,
                 "schedules": self.schedule_loop,
+                "durable executions": self.durable_loop,
+                "durable retention": self.durable_retention_loop,
             }.items()
         ]
         await self._http.start(self._listener)
 
     async def stop(self) -> None:
         """Let running requests finish for a while, end every instance, close the store."""
+        # Before the port closes: functions that run shall be able to checkpoint to their end.
+        await self.durable.stop(self.settings.stop_wait)
         await asyncio.gather(
             self._http.stop(self.settings.stop_wait),
             self.events.stop(self.settings.stop_wait),
@@ -264,7 +301,10 @@ class Lambstead:
         self._socket.unlink(missing_ok=True)
 
     async def _application(self, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI, as uvicorn types it
-        if scope["path"].startswith("/_lambstead/"):
+        url_id = self._function_urls.url_id(scope)
+        if url_id is not None:
+            await self._function_urls(scope, receive, send, url_id)
+        elif scope["path"].startswith("/_lambstead/"):
             await self._pages.app(scope, receive, send)
         else:
             await self._aws(scope, receive, send)
@@ -278,6 +318,12 @@ class Lambstead:
     async def _run_schedules(self) -> timedelta | None:
         return await self.schedules.reconcile()
 
+    async def _run_durable(self) -> timedelta | None:
+        return await self.durable.reconcile()
+
+    async def _remove_expired(self) -> timedelta | None:
+        return await self.durable.remove_expired()
+
     async def _status(self) -> dict[str, object]:
         return await status(self.settings, self.url, self.store, self.provisioning, self.invoker, self.events)
 
@@ -286,6 +332,7 @@ class Lambstead:
 
     async def _reset(self) -> None:
         await self.store.write(lambda tx: tx.delete_everything())
+        self.durable.forget()
         self.loop.poke()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError
 from tests.drivers.aws_stand_in import StandIn, stand_in
+from tests.durable import create_durable
 from tests.harness import Server, create_function, running, wait_for
 
 REALM = "us-east-1:000000000000"
@@ -204,6 +205,30 @@ def test_disabled_and_deleted_schedules_do_not_fire(server: Server, scheduler: A
     create(scheduler, "last", at(timedelta(0)), {"Arn": function, "Input": '"last"'})
     wait_for(lambda: len(kept(tmp_path)) >= 2, "the last one")
     assert sorted(each["event"] for each in kept(tmp_path)) == ["last", "on"]
+
+
+def test_a_durable_function_is_started_as_an_execution(server: Server, scheduler: Any) -> None:
+    create_durable(server.aws, "workflow", "@durable_execution\ndef handler(event, context):\n    return event\n")
+    arn = f"arn:aws:lambda:{REALM}:function:workflow:$LATEST"
+    create(scheduler, "plain-target", at(timedelta(0)), {"Arn": arn, "Input": '{"by": "arn"}'})
+    for kind, named in (
+        ("Event", {"DurableExecutionName": "run-<aws.scheduler.execution-id>"}),
+        ("RequestResponse", {}),
+    ):
+        given = {"FunctionName": arn, "InvocationType": kind, "Payload": json.dumps({"by": kind}), **named}
+        create(scheduler, f"workflow-{kind}", at(timedelta(0)), {"Arn": UNIVERSAL, "Input": json.dumps(given)})
+
+    def executions() -> list[dict[str, Any]] | None:
+        listed = server.aws.list_durable_executions_by_function(FunctionName="workflow", Statuses=["SUCCEEDED"])
+        return [dict(each) for each in listed["DurableExecutions"]] if len(listed["DurableExecutions"]) == 3 else None
+
+    found = wait_for(executions, "three executions succeeded")
+    inputs = [
+        server.aws.get_durable_execution(DurableExecutionArn=each["DurableExecutionArn"])["InputPayload"]
+        for each in found
+    ]
+    assert sorted(json.loads(each)["by"] for each in inputs) == ["Event", "RequestResponse", "arn"]
+    assert sum(each["DurableExecutionName"].startswith("run-") for each in found) == 1
 
 
 # --- the command -----------------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Invoke: RequestResponse, Event and DryRun; InvokeAsync, which is Event by its older name."""
+"""Invoke: RequestResponse, Event and DryRun; InvokeAsync, which is Event by its older name. Durable functions: `lambda_durable_invoke`."""
 
 import base64
 import binascii
@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 import msgspec
 
-from lambstead.api.context import Call, Context, Request, Response
+from lambstead.api.context import Call, Context, Request, Response, nothing_else
+from lambstead.api.lambda_durable_invoke import invoke_durable
 from lambstead.core.arn import FunctionRef
 from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent
 from lambstead.core.event_queue import QueuedEvent, check_payload_size, check_room
@@ -25,20 +26,19 @@ UTF8_PIECE_BYTES = 64 * 1024
 async def invoke(context: Context, request: Request, call: Call) -> Response:
     ref = FunctionRef.parse(request["FunctionName"], context.realm, request.get("Qualifier"))
     kind = request.get("InvocationType", "RequestResponse")
-    if request.get("DurableExecutionName"):
-        raise InvalidParameterValue(
-            "This Lambstead does not support durable functions yet: leave DurableExecutionName out."
-        )
     payload = checked_payload(request.get("Payload") or b"")
     client_context = decoded_client_context(request.get("ClientContext", ""))
-    if kind == "Event":  # LogType does not matter: nobody is there to read the tail
-        await invoke_event(context, call, ref, payload, client_context, request.get("TenantId", ""))
-        return {"StatusCode": 202, "Payload": b""}
     target = await context.invocations.resolve(ref)
-    tail = request.get("LogType") == "Tail"
+    tail = request.get("LogType") == "Tail" and kind != "Event"  # nobody is there to read it
     refuse_tail_on_managed(target, tail=tail)
+    if target.publication.configuration.durable is not None:
+        return await invoke_durable(context, request, target, payload, _trace(context, call))
+    _refuse_execution_name(request.get("DurableExecutionName"))
     if kind == "DryRun":
         return {"StatusCode": 204}
+    if kind == "Event":
+        await queue_event(context, call, ref, payload, client_context, request.get("TenantId", ""))
+        return {"StatusCode": 202, "Payload": b""}
     outcome = await context.invocations.run(
         target,
         request_id=call.request_id,
@@ -60,11 +60,15 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
 async def invoke_async(context: Context, request: Request, call: Call) -> Response:
     ref = FunctionRef.parse(request["FunctionName"], context.realm)
     payload = checked_payload(request["InvokeArgs"])
-    await invoke_event(context, call, ref, payload, "", "")
+    await invoke_event(context, call, ref, payload, "")
     return {"Status": 202}
 
 
-def _nothing(_: Transaction) -> None: ...
+def _refuse_execution_name(name: str | None) -> None:
+    if name:
+        raise InvalidParameterValue(
+            "DurableExecutionName is supported only for functions that were created with DurableConfig."
+        )
 
 
 async def invoke_event(
@@ -73,15 +77,35 @@ async def invoke_event(
     ref: FunctionRef,
     payload: bytes,
     client_context: str,
-    tenant_id: str,
-    also: Callable[[Transaction], None] = _nothing,
+    execution_name: str | None = None,
+    also: Callable[[Transaction], None] = nothing_else,
 ) -> None:
-    """Take an asynchronous invocation, whoever asks for it; it is durable when this returns. `also` is written in the same transaction, or
-    nothing is.
+    """Take an asynchronous invocation: queue it, or start an execution if the function is durable. It is durable when this returns.
 
-    Raises what resolving the function raises, RequestEntityTooLarge for more than 1 MB, and TooManyRequests when the queue is full.
+    `also` is written in the same transaction, or nothing is. Raises what resolving the function raises, and what `queue_event` does.
     """
-    await context.invocations.resolve(ref)
+    target = await context.invocations.resolve(ref)
+    if target.publication.configuration.durable is not None:
+        request = {"InvocationType": "Event", "DurableExecutionName": execution_name}
+        await invoke_durable(context, request, target, payload, _trace(context, call), also)
+        return
+    _refuse_execution_name(execution_name)
+    await queue_event(context, call, ref, payload, client_context, "", also)
+
+
+async def queue_event(
+    context: Context,
+    call: Call,
+    ref: FunctionRef,
+    payload: bytes,
+    client_context: str,
+    tenant_id: str,
+    also: Callable[[Transaction], None] = nothing_else,
+) -> None:
+    """Take an asynchronous invocation of a function that can be invoked; it is durable, and so is what `also` writes, when this returns.
+
+    Raises RequestEntityTooLarge for more than 1 MB and TooManyRequests when the queue is full.
+    """
     check_payload_size(payload)
     step = arrive(_trace(context, call), context.realm.function_arn(ref.name))
     event = QueuedEvent(

@@ -199,7 +199,7 @@ class Schedules:
         target = await self._invocations.resolve(call.ref)
         answer = await self._invocations.run(
             target,
-            request_id=str(uuid.uuid4()),
+            request_id=invocation.id,  # also the name of a durable function's execution: an attempt after a crash finds it again
             payload=call.payload or b"{}",
             trace_id=trace_header("", now, str(uuid.uuid4())),
             client_context=call.client_context,

@@ -11,6 +11,7 @@ import msgspec
 from lambstead.core.arn import Realm
 from lambstead.core.fleet import Environment
 from lambstead.core.functions import Configuration, Publication
+from lambstead.core.log_streams import GROUP_SUFFIX, default_group, file_name
 from lambstead.core.platform_records import LogOf
 from lambstead.link import messages
 from lambstead.store.port import Packages
@@ -107,8 +108,10 @@ class Starting:
         managed = configuration.managed is not None
         started = datetime.now(UTC)
         stream = f"{started:%Y/%m/%d}/[{key.version}]{secrets.token_hex(16)}"
-        path = self._logs / key.function / f"{stream.replace('/', '-')}.log"
+        path = self._logs / key.function / file_name(stream)
         path.parent.mkdir(parents=True, exist_ok=True)
+        if configuration.logging.group != default_group(key.function):
+            path.with_suffix(GROUP_SUFFIX).write_text(configuration.logging.group)
         self.logs[environment.id] = EnvironmentLog(key.function, key.version, path, started)
         return messages.StartEnvironment(
             environment_id=environment.id,

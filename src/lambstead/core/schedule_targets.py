@@ -18,6 +18,7 @@ from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.errors import (
     AccessDenied,
     DomainError,
+    DurableExecutionAlreadyStarted,
     InvalidParameterValue,
     InvalidRequestContent,
     RequestEntityTooLarge,
@@ -35,9 +36,12 @@ SUPPORTED = (
     f"Lambstead schedules invoke its own functions: Arn is the ARN of a function, with or without a qualifier, or {UNIVERSAL_INVOKE} "
     "with FunctionName, InvocationType, Payload and Qualifier in Input."
 )
-_UNIVERSAL_MEMBERS = ("FunctionName", "InvocationType", "Payload", "Qualifier", "ClientContext", "LogType")
+_UNIVERSAL_MEMBERS = (
+    *("FunctionName", "InvocationType", "Payload", "Qualifier", "ClientContext", "LogType", "DurableExecutionName"),
+)
 _LASTING = (
     AccessDenied,
+    DurableExecutionAlreadyStarted,
     InvalidParameterValue,
     InvalidRequestContent,
     RequestEntityTooLarge,
@@ -69,6 +73,8 @@ class TargetCall:
     is_synchronous: bool = False
     client_context: str = ""
     """JSON text."""
+    execution_name: str | None = None
+    """Of the durable execution that is to be started."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +170,8 @@ def _universal_call(text: str | None, realm: Realm) -> TargetCall:
     kind = given.get("InvocationType", "RequestResponse")
     if kind not in ("Event", "RequestResponse"):
         raise ValidationError(f"InvocationType {kind} makes no sense in a schedule: use Event or RequestResponse.")
+    if "DurableExecutionName" in given and kind != "Event":
+        raise ValidationError("DurableExecutionName is taken from a schedule with InvocationType Event only.")
     payload = given.get("Payload", "")
     try:
         _json(payload or "{}")
@@ -176,6 +184,7 @@ def _universal_call(text: str | None, realm: Realm) -> TargetCall:
         payload.encode(),
         kind == "RequestResponse",
         client_context,
+        given.get("DurableExecutionName"),
     )
 
 
