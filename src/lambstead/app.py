@@ -10,6 +10,7 @@ import gc
 import json
 import logging
 import os
+import random
 import signal
 import socket
 from collections.abc import Callable, Iterator
@@ -19,8 +20,9 @@ from typing import Any
 
 import uvloop
 
-from lambstead.api.context import Context
-from lambstead.api.operations import LAMBDA, LOGS
+from lambstead.api.context import Call, Context
+from lambstead.api.lambda_invoke import invoke_event
+from lambstead.api.operations import LAMBDA, LOGS, SCHEDULER
 from lambstead.config import Settings, SettingsError
 from lambstead.control.agents import Agents
 from lambstead.control.durable.engine import DurableEngine
@@ -30,6 +32,7 @@ from lambstead.control.loop import Loop
 from lambstead.control.provider_log import ProviderLog
 from lambstead.control.provisioning import Provisioning
 from lambstead.control.scaling import Scaling
+from lambstead.control.schedules import Schedules
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
 from lambstead.core.arn import Realm
@@ -196,12 +199,15 @@ class Lambstead:
         )
         invocations.durable = self.durable.executions
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
+        self.schedule_loop = Loop("schedules", self._run_schedules, EVENT_TICK)
+        destinations = _destinations(settings)
+        retries = RetryPolicy(settings.event_retry_delay, settings.event_backoff_first, settings.event_backoff_most)
         self.events = EventInvokes(
             store=store,
             invocations=invocations,
-            destinations=_destinations(settings),
+            destinations=destinations,
             realm=realm,
-            policy=RetryPolicy(settings.event_retry_delay, settings.event_backoff_first, settings.event_backoff_most),
+            policy=retries,
             now=lambda: datetime.now(UTC),
             poke=self.event_loop.poke,
         )
@@ -217,9 +223,24 @@ class Lambstead:
             poke=self.loop.poke,
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
+            wake_schedules=self.schedule_loop.poke,
             default_minimum=settings.min_environments,
             concurrent_executions=settings.concurrent_executions,
             base_url=self.url,
+        )
+        self.schedules = Schedules(
+            store=store,
+            invoke_event=lambda request_id, call, also: invoke_event(
+                context, Call(request_id, {}), call.ref, call.payload, call.client_context, call.execution_name, also
+            ),
+            invocations=invocations,
+            destinations=destinations,
+            realm=realm,
+            policy=retries,
+            now=lambda: datetime.now(UTC),
+            draw=random.random,
+            poke=self.schedule_loop.poke,
+            wake_events=self.event_loop.poke,
         )
         self._pages = Pages(
             profile=settings.profile,
@@ -230,7 +251,8 @@ class Lambstead:
             reset=self._reset,
         )
         api = AwsApi.load("lambda")
-        self._aws = AwsGateway(context, {api: LAMBDA, AwsApi.load("logs"): LOGS})
+        served = {api: LAMBDA, AwsApi.load("logs"): LOGS, AwsApi.load("scheduler"): SCHEDULER}
+        self._aws = AwsGateway(context, served)
         short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out)
         self._function_urls = FunctionUrls(
             context, port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"
@@ -256,12 +278,14 @@ class Lambstead:
         await self.agents.listen(self._socket)
         await self.events.start()
         await self.durable.start()
+        await self.schedules.start()
         self._looping = [
             asyncio.create_task(loop.run(), name=name)
             for name, loop in {
                 "provisioning": self.loop,
                 "event invokes": self.event_loop,
                 "event sources": self.event_source_loop,
+                "schedules": self.schedule_loop,
                 "durable executions": self.durable_loop,
                 "durable retention": self.durable_retention_loop,
             }.items()
@@ -275,6 +299,7 @@ class Lambstead:
         await asyncio.gather(
             self._http.stop(self.settings.stop_wait),
             self.events.stop(self.settings.stop_wait),
+            self.schedules.stop(self.settings.stop_wait),
         )
         for task in self._looping:
             task.cancel()
@@ -300,6 +325,9 @@ class Lambstead:
 
     async def _run_events(self) -> timedelta | None:
         return await self.events.reconcile()
+
+    async def _run_schedules(self) -> timedelta | None:
+        return await self.schedules.reconcile()
 
     async def _run_durable(self) -> timedelta | None:
         return await self.durable.reconcile()

@@ -68,6 +68,18 @@ class ResourceConflict(DomainError):
     shape = "ResourceConflictException"
 
 
+class Conflict(DomainError):
+    """The resource exists already, or a ClientToken was used for another request; the name that newer services give it."""
+
+    shape = "ConflictException"
+
+
+class ServiceQuotaExceeded(DomainError):
+    """The account has as many of these resources as it may have; the name that newer services give it."""
+
+    shape = "ServiceQuotaExceededException"
+
+
 class PreconditionFailed(DomainError):
     """The caller's RevisionId is not the latest one."""
 

@@ -14,7 +14,8 @@ Sources: Developer Guide, asynchronous invocation; recorded destination records 
 import enum
 import json
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
@@ -324,6 +325,12 @@ class Delivery:
     """Set when this is a dead-letter message and no invocation record."""
     attempts: int = 0
     """Attempts that failed."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Of a schedule's dead letter: message attributes beside the body, all of them texts."""
+
+    @property
+    def is_dead_letter(self) -> bool:
+        return self.dead_letter is not None or bool(self.attributes)
 
     @property
     def is_over(self) -> bool:

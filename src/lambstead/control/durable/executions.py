@@ -88,8 +88,11 @@ class DurableExecutions:
         is_synchronous: bool,
         trace_header: str | None = None,
         tenant_id: str | None = None,
+        also: Callable[[Transaction], None] = lambda _: None,
     ) -> Execution:
         """Start an execution of a durable function, or find the one that a repeated start with the same name means.
+
+        `also` is written in the same transaction, in both cases.
 
         Raises DurableExecutionAlreadyStarted when the name belongs to an execution of another version or input.
         """
@@ -111,6 +114,7 @@ class DurableExecutions:
         started = Started(order, now)
 
         def work(tx: Transaction) -> Execution | None:
+            also(tx)
             if name is not None:
                 kept = tx.durable_execution_named(target.function, name, now)
                 if kept is not None:
