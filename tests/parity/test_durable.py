@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
+from urllib.request import Request, urlopen
 
 import pytest
 from botocore.exceptions import ClientError
@@ -239,3 +240,17 @@ def test_status_tells_what_is_suspended(server: Server, aws: Any) -> None:
     durable = server.status()["durable"]
     assert durable["suspended"] >= 1
     assert durable["executions"]["RUNNING"] >= 1
+
+
+def test_a_reset_sends_waiting_callers_away_and_leaves_nothing(runtimes: Path, tmp_path: Path) -> None:
+    with running(tmp_path / "data") as server:
+        create_durable(server.aws, FLOW, WORKFLOWS)
+        waiting = server.clients.submit(
+            server.aws.invoke, FunctionName=FLOW, Qualifier="$LATEST", Payload=b'{"do": "callback"}'
+        )
+        wait_for(lambda: server.status()["durable"]["suspended"], "the execution waits")
+        urlopen(Request(f"{server.url}/_lambstead/reset", method="POST"), timeout=10).close()
+        with pytest.raises(ClientError) as refused:
+            waiting.result(20)
+        assert refusal(refused) == (404, "ResourceNotFoundException")
+        assert server.status()["durable"] == {"running": 0, "suspended": 0, "executions": {}}
