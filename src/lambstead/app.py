@@ -23,6 +23,7 @@ from lambstead.api.context import Context
 from lambstead.api.operations import LAMBDA, LOGS
 from lambstead.config import Settings
 from lambstead.control.agents import Agents
+from lambstead.control.durable.engine import DurableEngine
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
@@ -30,6 +31,7 @@ from lambstead.control.provisioning import Provisioning
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
 from lambstead.core.arn import Realm
+from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.event_queue import RetryPolicy
 from lambstead.core.reconcile import Policy
 from lambstead.dataplane.invoker import Invoker, Limits
@@ -59,6 +61,9 @@ MAX_WAITING = 1000
 DRAIN_GRACE = timedelta(seconds=30)
 EVENT_TICK = timedelta(seconds=30)
 """How late the queue of asynchronous invocations is looked at when nobody said that there is something: also how often leases can be extended."""
+DURABLE_TICK = timedelta(seconds=5)
+"""How late what is due for durable executions is looked at when work on it broke; everything else pokes, or is slept for."""
+RETENTION_TICK = timedelta(minutes=5)
 MAX_SOCKET_FOLDER = 75
 """Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""
 
@@ -162,6 +167,17 @@ class Lambstead:
         )
         self.agents.reports = self.provisioning
         invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
+        self.durable_loop = Loop("durable executions", self._run_durable, DURABLE_TICK)
+        self.durable_retention_loop = Loop("durable retention", self._remove_expired, RETENTION_TICK)
+        self.durable = DurableEngine(
+            store=store,
+            functions=invocations,
+            realm=realm,
+            backoff=Backoff(),
+            poke=self.durable_loop.poke,
+            poke_retention=self.durable_retention_loop.poke,
+        )
+        invocations.durable = self.durable.executions
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
         self.events = EventInvokes(
             store=store,
@@ -180,6 +196,7 @@ class Lambstead:
             packages=self.packages,
             invocations=invocations,
             logs=LogFiles(data / "logs"),
+            durable=self.durable.executions,
             poke=self.loop.poke,
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
@@ -196,7 +213,9 @@ class Lambstead:
             reset=self._reset,
         )
         self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA, AwsApi.load("logs"): LOGS})
-        self._http = HttpServer(self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm))
+        self._http = HttpServer(
+            self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm, self._aws.carry_out)
+        )
         self._looping: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -215,18 +234,23 @@ class Lambstead:
             log.info("packages-swept", extra={"count": swept})
         await self.agents.listen(self._socket)
         await self.events.start()
+        await self.durable.start()
         self._looping = [
             asyncio.create_task(loop.run(), name=name)
             for name, loop in {
                 "provisioning": self.loop,
                 "event invokes": self.event_loop,
                 "event sources": self.event_source_loop,
+                "durable executions": self.durable_loop,
+                "durable retention": self.durable_retention_loop,
             }.items()
         ]
         await self._http.start(self._listener)
 
     async def stop(self) -> None:
         """Let running requests finish for a while, end every instance, close the store."""
+        # Before the port closes: functions that run shall be able to checkpoint to their end.
+        await self.durable.stop(self.settings.stop_wait)
         await asyncio.gather(
             self._http.stop(self.settings.stop_wait),
             self.events.stop(self.settings.stop_wait),
@@ -253,6 +277,12 @@ class Lambstead:
     async def _run_events(self) -> timedelta | None:
         return await self.events.reconcile()
 
+    async def _run_durable(self) -> timedelta | None:
+        return await self.durable.reconcile()
+
+    async def _remove_expired(self) -> timedelta | None:
+        return await self.durable.remove_expired()
+
     async def _status(self) -> dict[str, object]:
         return await status(self.settings, self.url, self.store, self.provisioning, self.invoker, self.events)
 
@@ -261,6 +291,7 @@ class Lambstead:
 
     async def _reset(self) -> None:
         await self.store.write(lambda tx: tx.delete_everything())
+        self.durable.forget()
         self.loop.poke()
 
 

@@ -23,6 +23,7 @@ from typing import Any, Literal, assert_never
 
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
 from lambstead.core.capacity import Sizing
+from lambstead.core.durable.model import DurableConfig
 from lambstead.core.errors import IllegalTransition, PreconditionFailed, ResourceConflict
 from lambstead.core.scaling import ScalingBounds
 
@@ -117,6 +118,8 @@ class Configuration:
     managed: ManagedInstances | None = None
     layers: tuple[Layer, ...] = ()
     """In the order in which they are laid over one another; a later one's file hides an earlier one's."""
+    durable: DurableConfig | None = None
+    """How long its executions may take and are kept; None for a function that is not durable."""
     recorded: Mapping[str, Any] = field(default_factory=dict)
     """Members of the API that have no rule here, as given (VpcConfig, TracingConfig, KMSKeyArn, …)."""  # Any: API documents
 

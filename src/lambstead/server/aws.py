@@ -69,23 +69,43 @@ class AwsGateway:
         match: Match | None = None
         try:
             match = api.match(method, path, query, headers)
-            operation = self._served[api].get(match.operation)
             body = await _read_body(api, match, headers, receive)
             request = api.parse(match, headers, body)
-            if operation is None:
-                raise api.not_built(match.operation)
-            result = await operation(self._context, request, Call(request_id, headers))
-            return api.respond(match.operation, result, request_id)
         except DomainError as error:
             return api.fail(match.operation if match else None, error, request_id)
         except TruncatedBody:
             raise
         except Exception:  # the boundary of a request: log what happened, answer as AWS does
             log.exception("request-failed", extra={"request_id": request_id, "operation": match and match.operation})
-            failure = ServiceFailure(
-                f"Lambstead failed to carry out the request; its log has the details of {request_id}."
-            )
-            return api.fail(match.operation if match else None, failure, request_id)
+            return _broken(api, match.operation if match else None, request_id)
+        return await self.carry_out(api, match.operation, request, headers, request_id)
+
+    async def carry_out(
+        self,
+        api: AwsApi,
+        operation: str,
+        request: Mapping[str, Any],  # Any: documents typed by the model
+        headers: Mapping[str, str],
+        request_id: str,
+    ) -> HttpResponse:
+        """The answer to a request that was read already."""
+        try:
+            function = self._served[api].get(operation)
+            if function is None:
+                raise api.not_built(operation)
+            result = await function(self._context, request, Call(request_id, headers))
+            return api.respond(operation, result, request_id)
+        except DomainError as error:
+            return api.fail(operation, error, request_id)
+        except Exception:  # the boundary of a request, as above
+            log.exception("request-failed", extra={"request_id": request_id, "operation": operation})
+            return _broken(api, operation, request_id)
+
+
+def _broken(api: AwsApi, operation: str | None, request_id: str) -> HttpResponse:
+    """The answer when something broke that should not."""
+    failure = ServiceFailure(f"Lambstead failed to carry out the request; its log has the details of {request_id}.")
+    return api.fail(operation, failure, request_id)
 
 
 async def _read_body(api: AwsApi, match: Match, headers: Mapping[str, str], receive: Receive) -> bytes:

@@ -1,16 +1,17 @@
 """The short way of an Invoke through the server: uvicorn's HTTP protocol, with the plain Invoke answered before an ASGI cycle is made.
 
 *Plain* is a POST to `/2015-03-31/functions/<name>/invocations` for a RequestResponse without log tail, client context, tenant or durable name, on a
-connection with nothing unanswered. Everything else goes the ordinary way. The short way has no rules of its own: names are read by the service
+connection with nothing unanswered. Everything else goes the ordinary way, durable functions too, once they turn out to be that. The short way has no rules of its own: names are read by the service
 model once per URL and remembered, payloads are checked and errors are worded by the same functions as on the ordinary way.
 """
 
 import asyncio
 import random
 import time
+from collections.abc import Coroutine, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -44,11 +45,20 @@ _NOT_PLAIN = frozenset(
 """Headers whose presence makes a request not plain; the invocation type does unless it is RequestResponse."""
 
 
+class OrdinaryWay(Protocol):
+    """The ordinary way, for an Invoke that was read on the short one."""
+
+    def __call__(
+        self, api: AwsApi, operation: str, request: Mapping[str, Any], headers: Mapping[str, str], request_id: str, /
+    ) -> Coroutine[None, None, HttpResponse]: ...
+
+
 class ShortWay:
     """What all connections share: the invoke path, what URLs name, rendered heads, and which calls run."""
 
-    def __init__(self, api: AwsApi, invoker: Invoker, realm: Realm) -> None:
+    def __init__(self, api: AwsApi, invoker: Invoker, realm: Realm, ordinary_way: OrdinaryWay) -> None:
         self.invoker = invoker
+        self._ordinary_way = ordinary_way
         self.max_body_bytes = api.facts("Invoke").max_body_bytes
         self._api = api
         self._realm = realm
@@ -59,7 +69,8 @@ class ShortWay:
         self._date = b""
         self._running: set[_Call] = set()
         self._drained: asyncio.Event | None = None
-        self._lookups: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Look-ups, and calls that were handed over."""
 
     def named(self, url: bytes) -> FunctionRef | None:
         """What the URL of an Invoke names; None if that is for the ordinary way to say."""
@@ -135,9 +146,22 @@ class ShortWay:
 
     def look_up(self, call: "_Call", payload: bytes) -> None:
         """Read the call's function from the store, then go on with the call."""
-        task = asyncio.create_task(self._look_up(call, payload), name="invoke look-up")
-        self._lookups.add(task)
-        task.add_done_callback(self._lookups.discard)
+        self._spawn(self._look_up(call, payload), "invoke look-up")
+
+    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def hand_over(self, call: "_Call", payload: bytes) -> None:
+        """Have the call answered on the ordinary way."""
+        self._spawn(self._hand_over(call, payload), "invoke handed over")
+
+    async def _hand_over(self, call: "_Call", payload: bytes) -> None:
+        request = {"FunctionName": call.ref.name, "Qualifier": call.ref.qualifier, "Payload": payload}
+        headers = {"x-amzn-trace-id": call.trace.decode("latin-1")}
+        response = await self._ordinary_way(self._api, "Invoke", request, headers, call.request_id)
+        call.answer(_rendered(response), response.body)
 
     async def _look_up(self, call: "_Call", payload: bytes) -> None:
         try:
@@ -272,13 +296,12 @@ class InvokeProtocol(HttpToolsProtocol):
 
     # --- the answer --------------------------------------------------------------------------------------------------------
 
-    def write_answer(self, call: "_Call", answer: Outcome | DomainError) -> None:
+    def write_answer(self, call: "_Call", head: bytes, body: bytes) -> None:
         """Write the whole answer and go on with what was pipelined behind it."""
         self._unanswered = None
         transport = self.transport
         if transport.is_closing():
             return
-        head, body = self.short_way.head(answer, call.request_id)
         close = b"" if call.keep_alive else b"connection: close\r\n"
         start = b"%b%b%bcontent-length: %d\r\n\r\n" % (head, self.short_way.date(), close, len(body))
         if len(body) < JOIN_BELOW_BYTES:
@@ -298,12 +321,12 @@ class _Call:
         "_parts",
         "_short_way",
         "_size",
-        "_trace",
         "connection",
         "keep_alive",
         "missing_bytes",
         "ref",
         "request_id",
+        "trace",
     )
 
     def __init__(
@@ -317,7 +340,7 @@ class _Call:
         """What the announced length still lacks; below zero for a body of chunks, whose length nobody announced."""
         self._short_way = connection.short_way
         self.request_id = self._short_way.new_request_id()
-        self._trace = trace
+        self.trace = trace
         self._parts: list[bytes | memoryview] = []
         self._size = 0
 
@@ -351,11 +374,18 @@ class _Call:
 
     def submit(self, target: Target, payload: bytes) -> None:
         """Hand the invocation to the invoke path. Raises TooManyRequests."""
-        invocation = Invocation(self.request_id, payload, self._short_way.trace(self._trace))
+        if target.publication.configuration.durable is not None:
+            self._short_way.hand_over(self, payload)
+            return
+        invocation = Invocation(self.request_id, payload, self._short_way.trace(self.trace))
         self._short_way.invoker.submit(target, invocation, self.settle)
 
     def settle(self, answer: Outcome | DomainError) -> None:
         """The one answer, whatever it is."""
+        self.answer(*self._short_way.head(answer, self.request_id))
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        """The answer as it goes to the caller, if that is still there."""
         self._short_way.answered(self)
         if self.connection is not None:
-            self.connection.write_answer(self, answer)
+            self.connection.write_answer(self, head, body)

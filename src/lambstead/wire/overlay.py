@@ -115,6 +115,11 @@ STATUS_OF_OURS: Mapping[type[DomainError], int] = {
     NotImplementedYet: HTTPStatus.NOT_IMPLEMENTED,
 }
 
+SPANNING_LABELS: Mapping[str, frozenset[str]] = {
+    # ARNs of durable executions and callback ids contain slashes. SDKs encode them; people with curl send them as they are.
+    "lambda": frozenset({"DurableExecutionArn", "CallbackId"}),
+}
+
 DEFAULT_MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_BODY_BYTES: Mapping[tuple[str, str], int] = {
     # Recorded: "Request must be smaller than 70167211 bytes for the CreateFunction operation"; the other uploads share the limit.
@@ -125,6 +130,8 @@ MAX_BODY_BYTES: Mapping[tuple[str, str], int] = {
     ("lambda", "Invoke"): 6_291_556,
     ("lambda", "InvokeAsync"): 6_291_556,
     ("lambda", "InvokeWithResponseStream"): 6_291_556,
+    # A result of 6 MiB is legal in one update, and JSON may spell each of its characters with several bytes.
+    ("lambda", "CheckpointDurableExecution"): 32 * 1024 * 1024,
 }
 
 OPERATION_NAMES_IN_MESSAGES: Mapping[tuple[str, str], str] = {
