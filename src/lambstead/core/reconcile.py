@@ -191,6 +191,8 @@ class _Planner:
         self.ids = ids
         self.now = now
         self.orders: list[Order] = []
+        self.unplaced = 0
+        """Environments of standard functions that invocations wait for and the limit does not allow yet."""
         self.provisioned: Counter[tuple[str, str]] = Counter()
         """Environments to keep for provisioned concurrency, by function and version."""
         for provision in desired.provisioned:
@@ -214,6 +216,7 @@ class _Planner:
             self._note_end(version)
         self._note_allocations()
         self._drain_unwanted(wanted)
+        self._drain_idlest()
         self._terminate_idle()
 
     # managed functions
@@ -304,8 +307,11 @@ class _Planner:
         provisioned = sum(e.is_ready for e in self._whole(key, provisioned=True))
         wanted = max(0, self.desired.on_demand.get(key, 0) - provisioned)
         if self.policy.may_retry(self.fleet.launch_failures.get(None), self.now):
-            for _ in range(min(wanted - len(running), self._room())):
+            missing = wanted - len(running)
+            room = self._room()
+            for _ in range(min(missing, room)):
                 self._order_standard(key, publication, "an invocation waits for it", provisioned=False)
+            self.unplaced += max(0, missing - max(0, room))
         for environment in running[: max(0, len(running) - wanted)]:
             if _is_idle_since(environment, self.now - self.policy.idle_environment):
                 self._drain(environment, f"not used for {self.policy.idle_environment}")
@@ -319,6 +325,25 @@ class _Planner:
         configuration = publication.configuration
         demand = Demand(key, configuration.vcpus_per_environment, configuration.memory_mb, slots=1)
         self._order_environment(self._lambda_owned(), demand, publication, because, provisioned=provisioned)
+
+    def _drain_idlest(self) -> None:
+        """Give up warm environments that nobody uses, those longest unused first, where invocations wait because of the limit.
+
+        What is on its way out already makes room too, so a round that finds the same shortage again drains no more.
+        """
+        if not self.unplaced:
+            return
+        owned = {i.id for i in self.fleet.of_provider(None)}
+        standard = [e for e in self.fleet.environments.values() if e.instance_id in owned]
+        leaving = sum(e.phase in (Phase.DRAINING, Phase.STOPPING) for e in standard)
+        idle = [e for e in standard if _is_idle_since(e, self.now) and not e.provisioned and not self._is_needed(e)]
+        idle.sort(key=lambda e: e.used_at or e.since)
+        for environment in idle[: max(0, self.unplaced - leaving)]:
+            self._drain(environment, "another function's invocation waits for its place")
+
+    def _is_needed(self, environment: Environment) -> bool:
+        """True when as many invocations run in or wait for environments of its publication as there are."""
+        return self.desired.on_demand.get(environment.key, 0) >= len(self._whole(environment.key, provisioned=False))
 
     def _room(self) -> int:
         """How many more environments standard functions may have."""
