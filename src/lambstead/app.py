@@ -42,6 +42,7 @@ from lambstead.drivers.local import LocalDriver
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
+from lambstead.server.function_urls import FunctionUrls
 from lambstead.server.http import HttpServer, bind
 from lambstead.server.invocations import GatewayInvocations
 from lambstead.server.invoke_protocol import ShortWay
@@ -195,8 +196,8 @@ class Lambstead:
             store=store,
             packages=self.packages,
             invocations=invocations,
-            logs=LogFiles(data / "logs"),
             durable=self.durable.executions,
+            logs=LogFiles(data / "logs"),
             poke=self.loop.poke,
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
@@ -212,10 +213,13 @@ class Lambstead:
             examine=self._examine,
             reset=self._reset,
         )
-        self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA, AwsApi.load("logs"): LOGS})
-        self._http = HttpServer(
-            self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm, self._aws.carry_out)
+        api = AwsApi.load("lambda")
+        self._aws = AwsGateway(context, {api: LAMBDA, AwsApi.load("logs"): LOGS})
+        short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out)
+        self._function_urls = FunctionUrls(
+            context, port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"
         )
+        self._http = HttpServer(self._application, short_way)
         self._looping: list[asyncio.Task[None]] = []
 
     @classmethod
@@ -266,7 +270,10 @@ class Lambstead:
         self._socket.unlink(missing_ok=True)
 
     async def _application(self, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI, as uvicorn types it
-        if scope["path"].startswith("/_lambstead/"):
+        url_id = self._function_urls.url_id(scope)
+        if url_id is not None:
+            await self._function_urls(scope, receive, send, url_id)
+        elif scope["path"].startswith("/_lambstead/"):
             await self._pages.app(scope, receive, send)
         else:
             await self._aws(scope, receive, send)

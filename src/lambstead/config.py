@@ -19,6 +19,7 @@ from lambstead.core.account import CONCURRENT_EXECUTIONS
 
 Profile = Literal["dev", "faithful"]
 RuntimeClient = Literal["link", "official"]
+UrlPermissions = Literal["one", "both"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Region = NewType("Region", str)
 AccountId = NewType("AccountId", str)
@@ -47,11 +48,12 @@ class ProfileDefaults:
 
     min_environments: int
     idle_instance: timedelta
+    url_permissions: UrlPermissions
 
 
 PROFILES: Final[Mapping[Profile, ProfileDefaults]] = {
-    "dev": ProfileDefaults(min_environments=1, idle_instance=timedelta(minutes=1)),
-    "faithful": ProfileDefaults(min_environments=3, idle_instance=timedelta(minutes=5)),
+    "dev": ProfileDefaults(min_environments=1, idle_instance=timedelta(minutes=1), url_permissions="one"),
+    "faithful": ProfileDefaults(min_environments=3, idle_instance=timedelta(minutes=5), url_permissions="both"),
 }
 
 
@@ -92,6 +94,9 @@ class Settings:
     """The tick of the reconcile loop: how late a change is noticed when nobody reported it."""
     stream_kib_per_second: int
     """How fast a streamed response flows after its first 6 MiB."""
+    url_permissions: UrlPermissions
+    """What a function URL for anybody needs of the function's policy: `lambda:InvokeFunctionUrl`, or that and `lambda:InvokeFunction`, as AWS asks of accounts
+    that began with URLs after October 2025."""
     stop_wait: timedelta
     """How long a clean stop lets running invocations finish."""
     event_retry_delay: timedelta
@@ -152,6 +157,10 @@ class Settings:
                 RuntimeClient, sources.choice("runtime_client", get_args(RuntimeClient), "link")
             ),
             stream_kib_per_second=sources.integer("stream_kib_per_second", 2048, 32, 65_536),
+            url_permissions=cast(  # choice() checked it
+                UrlPermissions,
+                sources.choice("url_permissions", get_args(UrlPermissions), defaults.url_permissions),
+            ),
             stop_wait=sources.duration("stop_wait", timedelta(seconds=10), timedelta(0), timedelta(minutes=15)),
             event_retry_delay=sources.duration(
                 "event_retry_delay", timedelta(minutes=1), timedelta(milliseconds=10), timedelta(hours=1)

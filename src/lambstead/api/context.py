@@ -30,6 +30,8 @@ class Outcome(Protocol):
     def environment_id(self) -> str: ...
     @property
     def is_error(self) -> bool: ...
+    @property
+    def content_type(self) -> str: ...
 
 
 class StreamedResponse(Protocol):
@@ -38,6 +40,10 @@ class StreamedResponse(Protocol):
     @property
     def outcome(self) -> Outcome | DomainError:
         """How it ended. The payload is what did not come in parts."""
+
+    @property
+    def content_type(self) -> str | None:
+        """What the runtime says the parts are; None if none came."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     def abandon(self) -> None:
@@ -124,8 +130,8 @@ class Context:
     store: Store
     packages: Packages
     invocations: Invocations
-    logs: Logs
     durable: DurableExecutions
+    logs: Logs
     poke: Callable[[], None]
     """Wakes the control loops after a write that gave them something to do."""
     wake_events: Callable[[], None]

@@ -23,6 +23,8 @@ class EnvironmentStatus(TypedDict):
     slots: int
     busy: int
     because: str
+    cpu_utilization: float | None
+    memory_bytes: int | None
 
 
 class InstanceStatus(TypedDict):
@@ -34,6 +36,8 @@ class InstanceStatus(TypedDict):
     memory_mb: int | None
     """None, as `vcpus`, where on-demand functions run: their instance has no size."""
     environments: list[EnvironmentStatus]
+    cpu_utilization: float | None
+    memory_bytes: int | None
 
 
 class ProviderStatus(TypedDict):
@@ -153,8 +157,16 @@ def _add_provider(tree: "Tree", provider: ProviderStatus) -> None:
         leaf = branch.add(_line(instance["id"], instance["phase"], _size(instance)))
         for each in instance["environments"]:
             because = f" · {each['because']}" if each.get("because") else ""
-            slots = f"{each['function']}:{each['version']} · {each['busy']} of {each['slots']} slots busy{because}"
-            leaf.add(_line(each["id"], each["phase"], slots))
+            slots = f"{each['function']}:{each['version']} · {each['busy']} of {each['slots']} slots busy"
+            facts = " · ".join([slots, *_taken(each)])
+            leaf.add(_line(each["id"], each["phase"], facts + because))
+
+
+def _taken(each: EnvironmentStatus | InstanceStatus) -> list[str]:
+    """What was measured of an environment or an instance; nothing before the first reading."""
+    if each["cpu_utilization"] is None or each["memory_bytes"] is None:
+        return []
+    return [f"CPU {each['cpu_utilization']:.0%}", f"{each['memory_bytes'] / 2**20:.0f} MB used"]
 
 
 def _size(instance: InstanceStatus) -> str:
@@ -163,6 +175,7 @@ def _size(instance: InstanceStatus) -> str:
         facts.append(f"{instance['vcpus']:g} vCPU")
     if instance["memory_mb"] is not None:
         facts.append(f"{instance['memory_mb']} MB")
+    facts += _taken(instance)
     return " · ".join(facts)
 
 

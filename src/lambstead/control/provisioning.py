@@ -26,7 +26,7 @@ from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST, Realm
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.errors import DomainError
-from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, PublicationKey
+from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, PublicationKey, Reading
 from lambstead.core.functions import (
     Publication,
     Reason,
@@ -57,8 +57,10 @@ from lambstead.link.messages import (
     EnvironmentDegraded,
     EnvironmentExited,
     EnvironmentFailed,
+    EnvironmentReading,
     EnvironmentReady,
     FromAgent,
+    InstanceReading,
     ToAgent,
 )
 from lambstead.store.port import Reader, Store
@@ -305,6 +307,9 @@ class Provisioning:
         """A report of an agent. Reports about environments that we do not know any more are ignored."""
         now = datetime.now(UTC)
         match message:
+            case InstanceReading(environments):
+                self._measured(environments, now)
+                return  # comes all the time: what follows from it is decided with the tick
             case AgentHello():
                 if instance_id in self.fleet.instances:
                     self.fleet = self.fleet.instance_running(instance_id)
@@ -328,6 +333,14 @@ class Provisioning:
             case _:
                 assert_never(message)
         self._poke()
+
+    def _measured(self, environments: Iterable[EnvironmentReading], now: datetime) -> None:
+        self.fleet = self.fleet.measured(
+            {
+                each.environment_id: Reading(now, each.cpu_seconds_total, each.cpu_utilization, each.memory_bytes)
+                for each in environments
+            }
+        )
 
     def _init_failed(self, report: EnvironmentFailed, now: datetime) -> None:
         environment = self.fleet.environments.get(report.environment_id)

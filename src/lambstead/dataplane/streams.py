@@ -28,6 +28,8 @@ class ResponseStream:
         self._grant: Callable[[int], None] = lambda size_bytes: None
         self._has_begun = False
         self._is_abandoned = False
+        self.content_type: str | None = None
+        """What the runtime says the parts are; None before the first."""
 
     @property
     def outcome(self) -> Outcome | DomainError:
@@ -37,9 +39,10 @@ class ResponseStream:
 
     # --- the lane's side -------------------------------------------------------------------------------------------------
 
-    def chunk(self, part: bytes, grant: Callable[[int], None]) -> None:
+    def chunk(self, part: bytes, grant: Callable[[int], None], content_type: str) -> None:
         """The next part; `grant` lets the executor send so many bytes more."""
         self._grant = grant
+        self.content_type = content_type
         self._has_begun = True
         if self._is_abandoned:
             grant(len(part))

@@ -5,33 +5,18 @@ that our log carries too. Bodies are read up to the limit of the operation that 
 memory.
 """
 
-import asyncio
-import contextlib
 import logging
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Mapping
-from typing import Any, Protocol
+from collections.abc import Mapping
+from typing import Any
 
 from lambstead.api.context import Call, Context, Operation
 from lambstead.core.errors import DomainError, ServiceFailure, UnknownOperation
+from lambstead.server.asgi import BodyTooLarge, Receive, Scope, Send, TruncatedBody, read_body, send_parts, send_whole
 from lambstead.wire.gateway import AwsApi, HttpResponse, Match, choose
 
 log = logging.getLogger(__name__)
-
-Scope = Mapping[str, Any]  # Any: ASGI's own typing of scopes and messages
-
-
-class Receive(Protocol):
-    async def __call__(self) -> Mapping[str, Any]: ...  # Any: see Scope
-
-
-class Send(Protocol):
-    async def __call__(self, message: Mapping[str, Any]) -> None: ...  # Any: see Scope
-
-
-class TruncatedBody(Exception):
-    """The client went away before its request was complete; nobody is there to be answered."""
 
 
 class AwsGateway:
@@ -51,9 +36,9 @@ class AwsGateway:
             log.info("request-truncated", extra={"request_id": request_id, "path": scope["path"]})
             return
         if response.parts is None:
-            await _send(send, response)
+            await send_whole(send, response)
         else:
-            await _send_parts(receive, send, response, response.parts)
+            await send_parts(receive, send, response, response.parts)
 
     async def _answer(
         self, scope: Scope, headers: Mapping[str, str], receive: Receive, request_id: str
@@ -109,57 +94,7 @@ def _broken(api: AwsApi, operation: str | None, request_id: str) -> HttpResponse
 
 
 async def _read_body(api: AwsApi, match: Match, headers: Mapping[str, str], receive: Receive) -> bytes:
-    limit = api.facts(match.operation).max_body_bytes
-    announced = headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > limit:
-        raise api.too_large(match.operation)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise TruncatedBody
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise api.too_large(match.operation)
-        parts.append(part)
-        if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _send(send: Send, response: HttpResponse) -> None:
-    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-    if response.status not in (204, 304):
-        headers.append((b"content-length", str(len(response.body)).encode()))
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})
-
-
-async def _send_parts(receive: Receive, send: Send, response: HttpResponse, parts: AsyncGenerator[bytes, None]) -> None:
-    """Send parts as they come and as the client takes them; stop as soon as the client is gone."""
-    sending = asyncio.create_task(_pass_on(send, response, parts), name="response parts")
-    leaving = asyncio.create_task(_until_disconnected(receive), name="response disconnect")
     try:
-        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (sending, leaving):
-            task.cancel()
-        await asyncio.gather(sending, leaving, return_exceptions=True)
-    if not sending.cancelled() and (failure := sending.exception()) is not None:
-        raise failure  # uvicorn ends the connection: the client must not take this for the end of the answer
-
-
-async def _pass_on(send: Send, response: HttpResponse, parts: AsyncGenerator[bytes, None]) -> None:
-    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    async with contextlib.aclosing(parts) as closed_after:
-        async for part in closed_after:
-            # Returns when the connection has room again: a client that does not read holds the function back.
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _until_disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        return await read_body(headers, receive, api.facts(match.operation).max_body_bytes)
+    except BodyTooLarge as exc:
+        raise api.too_large(match.operation) from exc

@@ -284,6 +284,8 @@ class InvokeProtocol(HttpToolsProtocol):
                 trace = value
             elif name == b"content-length":
                 size = int(value)  # the parser has refused anything but digits
+            elif name == b"host" and b".lambda-url." in value:
+                return None  # a function URL may have any path
         if size > self.short_way.max_body_bytes:
             return None  # the ordinary way refuses an announced oversize before it is read
         ref = self.short_way.named(url) if self.parser.get_http_version() == "1.1" else None

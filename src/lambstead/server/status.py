@@ -9,7 +9,7 @@ from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.event_queue import QueueTotals
-from lambstead.core.fleet import Environment, Instance
+from lambstead.core.fleet import Environment, Instance, Reading
 from lambstead.core.functions import FunctionVersion
 from lambstead.dataplane.invoker import Invoker
 from lambstead.store.port import Reader, Store
@@ -91,6 +91,7 @@ def _instance(instance: Instance, provisioning: Provisioning, loads: Mapping[str
         "phase": instance.phase,
         "vcpus": instance.type.vcpus if instance.provider is not None else None,
         "memory_mb": instance.type.memory_mb if instance.provider is not None else None,
+        **_reading(provisioning.fleet.reading(instance.id)),
         "environments": [
             _environment(environment, provisioning.notes.get(environment.id, ""), loads)
             for environment in provisioning.fleet.on(instance.id)
@@ -107,7 +108,17 @@ def _environment(environment: Environment, note: str, loads: Mapping[str, Load])
         "phase": environment.phase,
         "slots": environment.slots - environment.slots_lost,
         "busy": load.running if load else 0,
+        **_reading(environment.reading),
         "because": note,
+    }
+
+
+def _reading(reading: Reading | None) -> dict[str, object]:
+    """What agents measured; null until they have."""
+    return {
+        "cpu_seconds_total": reading.cpu_seconds_total if reading else None,
+        "cpu_utilization": reading.cpu_utilization if reading else None,
+        "memory_bytes": reading.memory_bytes if reading else None,
     }
 
 

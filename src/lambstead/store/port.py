@@ -270,6 +270,9 @@ class Reader(EventQueueReader, LayerReader, EventSourceReader, DurableReader, Pr
     def function_url(self, function: str, qualifier: str) -> FunctionUrl | None:
         """The URL config of one qualifier; the empty one is the unqualified function."""
 
+    def function_url_by_id(self, url_id: str) -> FunctionUrl | None:
+        """The URL config whose host begins with this id."""
+
     def function_urls(self, function: str, after: str | None, limit: int) -> Sequence[FunctionUrl]:
         """URL configs of a function by qualifier, from the beginning or after one."""
 

@@ -148,6 +148,9 @@ class SqliteReader(QueueReads, LayerReads, EventSourceReads, DurableReads):
     def function_url(self, function: str, qualifier: str) -> FunctionUrl | None:
         return self._one("function_url", _function_urls, function=function, qualifier=qualifier)
 
+    def function_url_by_id(self, url_id: str) -> FunctionUrl | None:
+        return self._one("function_url_by_id", _function_urls, url_id=url_id)
+
     def function_urls(self, function: str, after: str | None, limit: int) -> Sequence[FunctionUrl]:
         return self._documents("function_urls", _function_urls, function=function, after=after, limit=limit)
 

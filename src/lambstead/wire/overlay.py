@@ -101,6 +101,12 @@ WHOLE_LIST_ENUMS: Mapping[str, frozenset[str]] = {
     "lambda": frozenset({"CompatibleRuntimes"}),
 }
 
+PRINTED_ORDER: Mapping[str, tuple[str, ...]] = {
+    # Recorded: an order that no table of AWS's other sets explains.
+    "EventSourcePosition": ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON"),
+}
+"""The order in which a value set is printed, by shape, where it is not that of a Java set."""
+
 CONTENT_TYPES: Mapping[tuple[str, str], str] = {
     # The Invoke page of AWS's API reference and every SDK: the payload of an invocation is JSON.
     ("lambda", "Invoke"): "application/json",
