@@ -59,6 +59,8 @@ WORKER_COUNT_TICK_SECONDS = 0.25
 """While init waits for the last polls, living workers are counted this often."""
 MAX_SOCKET_PATH_BYTES = 100
 """Unix socket paths above 107 bytes do not exist; longer state folders get a short folder for the socket."""
+FRAMING_RUNTIMES = ("python3.",)
+"""Runtimes whose client hands log records over in frames when it is given a descriptor for them; on demand only."""
 EXTRA_LOG_SOURCES = 16
 
 _log = logging.getLogger("lambstead.instance")
@@ -264,6 +266,13 @@ class Environment:
         variables = runtime_variables(self._start, site, self._host.instance_id, Credentials.placeholder())
         read_fd, write_fd = os.pipe()
         output.add_source(read_fd)
+        inherited = [] if status_fd is None else [status_fd]
+        frames_fd = None
+        if not self._managed and self._start.runtime.startswith(FRAMING_RUNTIMES):
+            records_fd, frames_fd = os.pipe()
+            output.add_frames(records_fd)
+            variables["_LAMBDA_TELEMETRY_LOG_FD"] = str(frames_fd)
+            inherited.append(frames_fd)
         try:
             self._main = subprocess.Popen(
                 plan.argv,
@@ -272,7 +281,7 @@ class Environment:
                 stdin=subprocess.DEVNULL,
                 stdout=write_fd,
                 stderr=write_fd,
-                pass_fds=() if status_fd is None else (status_fd,),
+                pass_fds=inherited,
                 start_new_session=True,
             )
         except OSError as exc:
@@ -280,6 +289,8 @@ class Environment:
             return False
         finally:
             os.close(write_fd)
+            if frames_fd is not None:
+                os.close(frames_fd)
         self._main_fd = os.pidfd_open(self._main.pid)
         asyncio.get_running_loop().add_reader(self._main_fd, self._main_exited)
         return True
