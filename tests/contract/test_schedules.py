@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.test_event_queue import Kept
+from tests.kept import Kept
 
 from lambstead.core.schedule_targets import ScheduledInvocation, ScheduleTarget
 from lambstead.core.schedules import Schedule, ScheduleGroup, Timing, Upcoming

@@ -236,6 +236,13 @@ class World:
             self.now += wait
         raise AssertionError(f"no rest after {MOST_ROUNDS} rounds; last orders: {self.orders[-6:]}")
 
+    def follow_orders(self) -> None:
+        """Everything under way succeeds, invocations go on, and no time passes."""
+        for _ in range(MOST_ROUNDS):
+            if not self.plan() and not self._succeed():
+                return
+        raise AssertionError(f"no rest after {MOST_ROUNDS} rounds; last orders: {self.orders[-6:]}")
+
     def _succeed(self) -> bool:
         instances = [i for i in self.fleet.instances.values() if i.phase is not InstancePhase.RUNNING]
         for instance in instances:
@@ -635,6 +642,34 @@ def test_a_failed_init_fails_a_pending_version_and_ends_its_other_environments()
     world.settle()
     assert world.version().state is State.FAILED
     assert not world.fleet.environments
+
+
+def test_warm_environments_that_nobody_uses_make_way_for_invocations_that_wait() -> None:
+    names = [f"f{number}" for number in range(POLICY.standard_limit + 2)]
+    world = World(*(replace(latest(standard()), function=name) for name in names))
+    *old, newer, newest = (PublicationKey(name, LATEST, 1) for name in names)
+    for key in old:
+        world.demand = {key: 1}
+        world.follow_orders()
+        world.busy = {e.id: 1 for e in world.fleet.running(key)}
+        world.plan()
+        world.now += timedelta(seconds=1)
+    (in_use,) = world.fleet.running(old[-1])
+    assert len(world.fleet.environments) == POLICY.standard_limit
+
+    world.demand = {old[-1]: 1, newer: 1}
+    world.plan()
+    world.plan()
+    (drained,) = (order.environment_id for order in world.orders if isinstance(order, DrainEnvironment))
+    assert world.fleet.environments[drained].key == old[0], "the one that was longest unused, and only as many as wait"
+    world.follow_orders()
+    assert len(world.fleet.running(newer)) == 1
+
+    world.demand = {old[-1]: 1, newer: 1, newest: 100}
+    world.follow_orders()
+    assert len(world.fleet.running(newest)) == POLICY.standard_limit - 2
+    assert in_use.id in world.fleet.environments, "what is in use stays"
+    assert len(world.fleet.running(newer)) == 1, "and what is waited for"
 
 
 def test_a_standard_function_gets_one_environment_per_invocation_within_the_limit() -> None:

@@ -46,6 +46,7 @@ def plan(desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now
     for environment in list(draft.environments.values()):
         if environment.key not in wanted:
             _drain_unwanted(planning, environment)
+    standard.make_room()
     _terminate_idle(planning)
     return planning.orders
 

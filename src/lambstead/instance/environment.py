@@ -73,6 +73,8 @@ WORKER_COUNT_TICK_SECONDS = 0.25
 """While init waits for the last polls, living workers are counted this often."""
 MAX_SOCKET_PATH_BYTES = 100
 """Unix socket paths above 107 bytes do not exist; longer state folders get a short folder for the socket."""
+FRAMING_RUNTIMES = ("python3.",)
+"""Runtimes whose client hands log records over in frames when it is given a descriptor for them; on demand only."""
 EXTRA_LOG_SOURCES = 16
 EXITS = ("Runtime.ExitError", "Runtime.OutOfMemory")
 """Ends of the runtime itself, whose words its invocations get."""
@@ -289,13 +291,20 @@ class Environment:
         variables = runtime_variables(self._start, site, self._host.instance_id, Credentials.placeholder())
         read_fd, write_fd = os.pipe()
         output.add_source(read_fd)
+        inherited = [] if status_fd is None else [status_fd]
+        frames_fd = None
+        if not self._managed and self._start.runtime.startswith(FRAMING_RUNTIMES):
+            records_fd, frames_fd = os.pipe()
+            output.add_frames(records_fd)
+            variables["_LAMBDA_TELEMETRY_LOG_FD"] = str(frames_fd)
+            inherited.append(frames_fd)
 
         def plan(gate_fd: int) -> ProcessPlan:
             marks = {name: variables[name] for name in (ENVIRONMENT_VARIABLE, INSTANCE_VARIABLE)}
             port = int(address.rpartition(":")[2])
             in_cgroup = self.cgroup is not None
             wish = Wish(
-                process.command, variables, marks, gate_fd, status_fd, port, self.limits, in_cgroup, os.getpid()
+                process.command, variables, marks, gate_fd, inherited, port, self.limits, in_cgroup, os.getpid()
             )
             if self._isolation.level != "sandbox":
                 return plan_process(wish, places, self._isolation)
@@ -313,6 +322,8 @@ class Environment:
             return False
         finally:
             os.close(write_fd)
+            if frames_fd is not None:
+                os.close(frames_fd)
         return True
 
     def _make_cgroup(self) -> Cgroup | None:

@@ -273,7 +273,8 @@ class DurableExecutions:
 
     async def callback_succeeded(self, callback_id: str, result: bytes) -> None:
         """Raises CallbackTimeout when the callback is not open, InvalidParameterValue for an id that is none."""
-        text = result.decode(errors="replace")
+        # AWS's own examples complete a callback with an empty body, and expect that the code gets nothing, not an empty text.
+        text = result.decode(errors="replace") if result else None
         await self._callback(callback_id, lambda state, name, now: triggers.callback_succeeded(state, name, text, now))
 
     async def callback_failed(self, callback_id: str, error: ErrorObject) -> None:
