@@ -6,13 +6,14 @@ Everything is wired here with ordinary calls; no other module knows how the part
 import asyncio
 import contextlib
 import fcntl
+import functools
 import gc
 import json
 import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,10 @@ from lambstead.drivers.local import LocalDriver
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
-from lambstead.server.http import HttpServer, bind
+from lambstead.server.gateway import Given
+from lambstead.server.gateway_calls import GatewayCalls
+from lambstead.server.gateways import Gateways
+from lambstead.server.http import HttpServer, bind, bind_shared, bind_unix
 from lambstead.server.invocations import GatewayInvocations
 from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.pages import Pages
@@ -72,16 +76,21 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
     _log_to_stderr(settings.log_level)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _locked(settings.data_dir):
-        listener = bind(settings.host, settings.port)
-        with contextlib.closing(listener):
-            return uvloop.run(_serve(settings, listener, ready))
+        if settings.gateways == 1:
+            listeners = [bind(settings.host, settings.port)]
+        else:
+            listeners = bind_shared(settings.host, settings.port, settings.gateways)
+        with contextlib.ExitStack() as closed_after:
+            for listener in listeners:
+                closed_after.enter_context(contextlib.closing(listener))
+            return uvloop.run(_serve(settings, listeners, ready))
 
 
-async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[str], None]) -> int:
+async def _serve(settings: Settings, listeners: Sequence[socket.socket], ready: Callable[[str], None]) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    lambstead = await Lambstead.build(settings, listener)
+    lambstead = await Lambstead.build(settings, listeners)
     await lambstead.start()
     # What is there now stays: a full collection that has to look at it stops every invocation for tens of milliseconds.
     gc.collect()
@@ -100,10 +109,10 @@ async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[s
 class Lambstead:
     """One running Lambstead. `build`, `start`, `stop`, in this order, once each."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, store: SqliteStore) -> None:
+    def __init__(self, settings: Settings, listeners: Sequence[socket.socket], store: SqliteStore) -> None:
         self.settings = settings
-        self._listener = listener
-        host, port = listener.getsockname()[:2]
+        self._listeners = listeners
+        host, port = listeners[0].getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.store = store
         data = settings.data_dir
@@ -186,14 +195,32 @@ class Lambstead:
             examine=self._examine,
             reset=self._reset,
         )
-        self._aws = AwsGateway(context, {AwsApi.load("lambda"): LAMBDA})
+        self._aws = AwsGateway(
+            {AwsApi.load("lambda"): {name: functools.partial(operation, context) for name, operation in LAMBDA.items()}}
+        )
         self._http = HttpServer(self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm))
+        self._gateways = self._build_gateways(realm) if len(listeners) > 1 else None
         self._looping: list[asyncio.Task[None]] = []
 
+    def _build_gateways(self, realm: Realm) -> Gateways:
+        """The processes that accept requests instead of this one."""
+        settings = self.settings
+        given = Given(
+            number=0,
+            listener=-1,
+            calls=self._socket.with_name("calls.sock"),
+            http=self._socket.with_name("http.sock"),
+            realm=realm,
+            stream_bytes_per_s=settings.stream_kib_per_second * 1024,
+            stop_wait=settings.stop_wait,
+            log_level=settings.log_level,
+        )
+        return Gateways(self._listeners, given, GatewayCalls(self.invoker))
+
     @classmethod
-    async def build(cls, settings: Settings, listener: socket.socket) -> "Lambstead":
+    async def build(cls, settings: Settings, listeners: Sequence[socket.socket]) -> "Lambstead":
         """Open the store of the data directory and wire everything to it. Raises SchemaTooNew."""
-        return cls(settings, listener, await SqliteStore.open(settings.data_dir / "lambstead.db"))
+        return cls(settings, listeners, await SqliteStore.open(settings.data_dir / "lambstead.db"))
 
     async def start(self) -> None:
         """Clear away what a killed server left behind, then serve."""
@@ -214,14 +241,15 @@ class Lambstead:
                 "event sources": self.event_source_loop,
             }.items()
         ]
-        await self._http.start(self._listener)
+        if self._gateways is None:
+            await self._http.start(self._listeners[0])
+        else:
+            await self._http.start(bind_unix(self._gateways.http))
+            await self._gateways.start()
 
     async def stop(self) -> None:
         """Let running requests finish for a while, end every instance, close the store."""
-        await asyncio.gather(
-            self._http.stop(self.settings.stop_wait),
-            self.events.stop(self.settings.stop_wait),
-        )
+        await asyncio.gather(self._stop_answering(), self.events.stop(self.settings.stop_wait))
         for task in self._looping:
             task.cancel()
         if self._looping:
@@ -231,6 +259,11 @@ class Lambstead:
         self.records.write_now()
         await self.store.close()
         self._socket.unlink(missing_ok=True)
+
+    async def _stop_answering(self) -> None:
+        if self._gateways is not None:
+            await self._gateways.stop()
+        await self._http.stop(self.settings.stop_wait)
 
     async def _application(self, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI, as uvicorn types it
         if scope["path"].startswith("/_lambstead/"):
@@ -245,7 +278,15 @@ class Lambstead:
         return await self.events.reconcile()
 
     async def _status(self) -> dict[str, object]:
-        return await status(self.settings, self.url, self.store, self.provisioning, self.invoker, self.events)
+        return await status(
+            self.settings,
+            self.url,
+            self.store,
+            self.provisioning,
+            self.invoker,
+            self.events,
+            self._gateways.described() if self._gateways else [],
+        )
 
     def _examine(self) -> list[Check]:
         return examine(self.settings.data_dir, self.settings.runtimes_dir)

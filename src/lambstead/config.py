@@ -67,6 +67,8 @@ class Settings:
     """Loopback address the server listens on."""
     port: int
     """TCP port of every API; 0 lets the system choose a free one."""
+    gateways: int
+    """Processes that accept requests on the port. With 1 the server does it itself; more pay off where it is the bottleneck of many CPUs."""
     profile: Profile
     region: Region
     account_id: AccountId
@@ -129,6 +131,7 @@ class Settings:
             runtimes_dir=sources.path("runtimes_dir", data_dir / "runtimes"),
             host=sources.loopback("host", "127.0.0.1"),
             port=sources.integer("port", 4566, 0, 65_535),
+            gateways=sources.integer("gateways", 1, 1, 64),
             profile=profile,
             region=Region(sources.matching("region", "us-east-1", r"[a-z]{2}(-[a-z]+)+-\d{1,2}", "us-east-1")),
             account_id=AccountId(sources.matching("account_id", "000000000000", r"\d{12}", "000000000000")),

@@ -37,6 +37,10 @@ class StreamedResponse(Protocol):
     def outcome(self) -> Outcome | DomainError:
         """How it ended. The payload is what did not come in parts."""
 
+    @property
+    def executed_version(self) -> str:
+        """The version that answers."""
+
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     def abandon(self) -> None:
         """Nobody reads on; harmless at the end."""

@@ -5,7 +5,7 @@ stream is answered the same way, its whole answer in one go.
 """
 
 import base64
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any
 
 from lambstead.api.context import Call, Context, Request, Response, StreamedResponse
@@ -37,17 +37,24 @@ async def invoke_with_response_stream(context: Context, request: Request, call: 
         client_context=client_context,
         tenant_id=request.get("TenantId", ""),
     )
+    return as_events(answer, call.request_id, context.invocations.log_tail if tail else None)
+
+
+LogTail = Callable[[str, str], Awaitable[bytes]]
+"""The end of the log of an environment, as far as it is about a request."""
+
+
+def as_events(answer: StreamedResponse, request_id: str, log_tail: LogTail | None) -> Response:
+    """The members of an answer that has begun."""
     return {
         "StatusCode": 200,
-        "ExecutedVersion": target.version,
+        "ExecutedVersion": answer.executed_version,
         "ResponseStreamContentType": "application/vnd.amazon.eventstream",
-        "EventStream": _events(context, answer, call.request_id, tail=tail),
+        "EventStream": _events(answer, request_id, log_tail),
     }
 
 
-async def _events(
-    context: Context, answer: StreamedResponse, request_id: str, *, tail: bool
-) -> AsyncGenerator[Event, None]:
+async def _events(answer: StreamedResponse, request_id: str, log_tail: LogTail | None) -> AsyncGenerator[Event, None]:
     try:
         async for part in answer:
             yield {"PayloadChunk": {"Payload": part}}
@@ -58,7 +65,7 @@ async def _events(
         if not outcome.is_error:
             for start in range(0, len(outcome.payload), PIECE_BYTES):
                 yield {"PayloadChunk": {"Payload": outcome.payload[start : start + PIECE_BYTES]}}
-        log = await context.invocations.log_tail(outcome.environment_id, request_id) if tail else None
+        log = await log_tail(outcome.environment_id, request_id) if log_tail else None
         complete = {
             # The same word as in the header X-Amz-Function-Error of Invoke; the type stands in the document.
             "ErrorCode": "Unhandled" if outcome.is_error else None,

@@ -71,10 +71,20 @@ class EventsStatus(TypedDict):
     dead_letter_errors: dict[str, int]
 
 
+class GatewayStatus(TypedDict):
+    number: int
+    pid: int | None
+    state: str
+    restarts: int
+    invocations: int
+
+
 class Status(TypedDict):
     """The document at `/_lambstead/status`."""
 
     server: dict[str, str | int | float]
+    gateways: NotRequired[list[GatewayStatus]]
+    """Empty where the server accepts requests itself."""
     providers: list[ProviderStatus]
     functions: list[FunctionStatus]
     events: NotRequired[EventsStatus]
@@ -120,6 +130,9 @@ def status_tree(title: str, document: Status) -> "Tree":
     functions = tree.add(Text("Functions" if document["functions"] else "No functions"))
     for function in document["functions"]:
         _add_function(functions, function)
+    for gateway in document.get("gateways", []):
+        facts = f"process {gateway['pid']} · {gateway['invocations']} invocations · {gateway['restarts']} restarts"
+        tree.add(_line(f"Gateway {gateway['number']}", gateway["state"], facts))
     for line in _events_lines(document.get("events")):
         tree.add(Text(line))
     if document["decisions"]:

@@ -23,7 +23,7 @@ from lambstead.dataplane.lane import Lane, Link, Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
-from lambstead.dataplane.streams import ResponseStream
+from lambstead.dataplane.streams import Parts, ResponseStream
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
 
@@ -75,6 +75,7 @@ class Invoker:
         self._ledger = Ledger()
         self._expected: dict[str, _Expected] = {}
         self._moving: set[asyncio.Task[None]] = set()
+        self._lookups: set[asyncio.Task[None]] = set()
 
     # --- callers -------------------------------------------------------------------------------------------------------
 
@@ -108,14 +109,29 @@ class Invoker:
         self.submit(target, invocation, stream.settle, stream)
         return stream
 
-    def resolve_known(self, ref: FunctionRef) -> Target | None:
-        """Like `resolve`, without waiting: None if the function is not in memory. Raises what AWS answers when there is no target."""
+    def start(self, ref: FunctionRef, invocation: Invocation, settle: Settle, stream: Parts | None = None) -> None:
+        """Run one event of what `ref` names; `settle` hears how it ended or why it was refused, exactly once. Never raises."""
         snapshot = self._routes.known(ref.name)
-        return None if snapshot is None else resolve(snapshot, ref, self._realm, random.random())
+        if snapshot is None:
+            task = asyncio.create_task(self._start_unknown(ref, invocation, settle, stream), name="invoke look-up")
+            self._lookups.add(task)
+            task.add_done_callback(self._lookups.discard)
+            return
+        try:
+            self.submit(resolve(snapshot, ref, self._realm, random.random()), invocation, settle, stream)
+        except DomainError as error:
+            settle(error)
 
-    def submit(
-        self, target: Target, invocation: Invocation, settle: Settle, stream: ResponseStream | None = None
+    async def _start_unknown(
+        self, ref: FunctionRef, invocation: Invocation, settle: Settle, stream: Parts | None
     ) -> None:
+        """The function is not in memory: it is read from the store first."""
+        try:
+            self.submit(await self.resolve(ref), invocation, settle, stream)
+        except DomainError as error:
+            settle(error)
+
+    def submit(self, target: Target, invocation: Invocation, settle: Settle, stream: Parts | None = None) -> None:
         """Run one event; `settle` hears how it ended, exactly once, after `stream` got the parts of an answer that came in parts.
 
         Raises TooManyRequests when the function's or the account's concurrency is used up, or too many wait already.

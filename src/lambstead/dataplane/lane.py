@@ -30,7 +30,7 @@ from lambstead.core.runtime_api import (
 )
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
-from lambstead.dataplane.streams import ResponseStream
+from lambstead.dataplane.streams import Parts
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
 from lambstead.link.messages import Error, Invoke, Reject, Result, Slots, Window
@@ -72,7 +72,7 @@ class Running:
     target: Target
     invocation: Invocation
     settle: Settle
-    stream: ResponseStream | None = None
+    stream: Parts | None = None
     """Where parts of a streamed answer go at once; without one they are gathered."""
     parts: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
@@ -127,9 +127,7 @@ class Lane:
 
     # --- callers -------------------------------------------------------------------------------------------------------
 
-    def submit(
-        self, target: Target, invocation: Invocation, settle: Settle, stream: ResponseStream | None = None
-    ) -> None:
+    def submit(self, target: Target, invocation: Invocation, settle: Settle, stream: Parts | None = None) -> None:
         """Admit an invocation; `settle` hears how it ended, after `stream` got the parts of an answer that came in parts.
 
         Raises TooManyRequests at once when too many wait already.
@@ -294,7 +292,7 @@ class Lane:
 
         running = self._alive.get(ticket)
         if running is not None and running.stream is not None:
-            running.stream.chunk(part, grant)
+            running.stream.chunk(part, self.key.version, grant)
             return
         if running is not None:
             running.size_bytes += len(part)

@@ -10,10 +10,18 @@ again as fast as AWS lets a response flow (`core.streaming`). A caller that goes
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 from lambstead.core.errors import DomainError
 from lambstead.core.streaming import Allowance
 from lambstead.dataplane.outcomes import Outcome
+
+
+class Parts(Protocol):
+    """Where the parts of a streamed answer go."""
+
+    def chunk(self, part: bytes, executed_version: str, grant: Callable[[int], None]) -> None:
+        """The next part; `grant` lets the executor send so many bytes more."""
 
 
 class ResponseStream:
@@ -28,6 +36,8 @@ class ResponseStream:
         self._grant: Callable[[int], None] = lambda size_bytes: None
         self._has_begun = False
         self._is_abandoned = False
+        self.executed_version = ""
+        """The version that answers, once something is there to tell."""
 
     @property
     def outcome(self) -> Outcome | DomainError:
@@ -37,9 +47,10 @@ class ResponseStream:
 
     # --- the lane's side -------------------------------------------------------------------------------------------------
 
-    def chunk(self, part: bytes, grant: Callable[[int], None]) -> None:
+    def chunk(self, part: bytes, executed_version: str, grant: Callable[[int], None]) -> None:
         """The next part; `grant` lets the executor send so many bytes more."""
         self._grant = grant
+        self.executed_version = executed_version
         self._has_begun = True
         if self._is_abandoned:
             grant(len(part))
@@ -50,6 +61,8 @@ class ResponseStream:
     def settle(self, outcome: Outcome | DomainError) -> None:
         """The invocation ended; no part follows."""
         self._ended = outcome
+        if isinstance(outcome, Outcome):
+            self.executed_version = outcome.executed_version
         self._changed.set()
 
     # --- the caller's side -----------------------------------------------------------------------------------------------

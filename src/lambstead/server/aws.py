@@ -10,15 +10,17 @@ import contextlib
 import logging
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from typing import Any, Protocol
 
-from lambstead.api.context import Call, Context, Operation
+from lambstead.api.context import Call, Request, Response
 from lambstead.core.errors import DomainError, ServiceFailure, UnknownOperation
 from lambstead.wire.gateway import AwsApi, HttpResponse, Match, choose
 
 log = logging.getLogger(__name__)
 
+Operation = Callable[[Request, Call], Awaitable[Response]]
+"""An operation with its context."""
 Scope = Mapping[str, Any]  # Any: ASGI's own typing of scopes and messages
 
 
@@ -37,8 +39,7 @@ class TruncatedBody(Exception):
 class AwsGateway:
     """ASGI application for the AWS APIs that Lambstead serves itself."""
 
-    def __init__(self, context: Context, served: Mapping[AwsApi, Mapping[str, Operation]]) -> None:
-        self._context = context
+    def __init__(self, served: Mapping[AwsApi, Mapping[str, Operation]]) -> None:
         self._served = served
         self._apis = list(served)
 
@@ -74,7 +75,7 @@ class AwsGateway:
             request = api.parse(match, headers, body)
             if operation is None:
                 raise api.not_built(match.operation)
-            result = await operation(self._context, request, Call(request_id, headers))
+            result = await operation(request, Call(request_id, headers))
             return api.respond(match.operation, result, request_id)
         except DomainError as error:
             return api.fail(match.operation if match else None, error, request_id)

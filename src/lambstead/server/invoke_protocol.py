@@ -10,7 +10,7 @@ import random
 import time
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -18,9 +18,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from lambstead.api.lambda_invoke import checked_payload
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.errors import DomainError
-from lambstead.core.invocations import Target
 from lambstead.core.traces import is_trace_header
-from lambstead.dataplane.invoker import Invoker
+from lambstead.dataplane.lane import Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.wire.gateway import AwsApi, HttpResponse
 
@@ -44,11 +43,18 @@ _NOT_PLAIN = frozenset(
 """Headers whose presence makes a request not plain; the invocation type does unless it is RequestResponse."""
 
 
+class Runs(Protocol):
+    """Who runs what was called: the invoke path of this process, or the server behind a gateway process."""
+
+    def start(self, ref: FunctionRef, invocation: Invocation, settle: Settle) -> None:
+        """Run one event; `settle` hears how it ended or why it was refused, exactly once. Never raises."""
+
+
 class ShortWay:
     """What all connections share: the invoke path, what URLs name, rendered heads, and which calls run."""
 
-    def __init__(self, api: AwsApi, invoker: Invoker, realm: Realm) -> None:
-        self.invoker = invoker
+    def __init__(self, api: AwsApi, runs: Runs, realm: Realm) -> None:
+        self.start = runs.start
         self.max_body_bytes = api.facts("Invoke").max_body_bytes
         self._api = api
         self._realm = realm
@@ -59,7 +65,6 @@ class ShortWay:
         self._date = b""
         self._running: set[_Call] = set()
         self._drained: asyncio.Event | None = None
-        self._lookups: set[asyncio.Task[None]] = set()
 
     def named(self, url: bytes) -> FunctionRef | None:
         """What the URL of an Invoke names; None if that is for the ordinary way to say."""
@@ -132,18 +137,6 @@ class ShortWay:
         self._drained = asyncio.Event()
         if self._running:
             await self._drained.wait()
-
-    def look_up(self, call: "_Call", payload: bytes) -> None:
-        """Read the call's function from the store, then go on with the call."""
-        task = asyncio.create_task(self._look_up(call, payload), name="invoke look-up")
-        self._lookups.add(task)
-        task.add_done_callback(self._lookups.discard)
-
-    async def _look_up(self, call: "_Call", payload: bytes) -> None:
-        try:
-            call.submit(await self.invoker.resolve(call.ref), payload)
-        except DomainError as error:
-            call.settle(error)
 
 
 def _rendered(response: HttpResponse) -> bytes:
@@ -335,24 +328,17 @@ class _Call:
             if self._size > self._short_way.max_body_bytes:
                 raise self._short_way.too_large()
             payload = checked_payload(self._whole()) or b"{}"
-            target = self._short_way.invoker.resolve_known(self.ref)
-            if target is None:
-                self._short_way.look_up(self, payload)
-            else:
-                self.submit(target, payload)
         except DomainError as error:
             self.settle(error)
+            return
+        invocation = Invocation(self.request_id, payload, self._short_way.trace(self._trace))
+        self._short_way.start(self.ref, invocation, self.settle)
 
     def _whole(self) -> bytes:
         parts, self._parts = self._parts, []
         if len(parts) == 1 and isinstance(parts[0], bytes):
             return parts[0]
         return b"".join(parts)
-
-    def submit(self, target: Target, payload: bytes) -> None:
-        """Hand the invocation to the invoke path. Raises TooManyRequests."""
-        invocation = Invocation(self.request_id, payload, self._short_way.trace(self._trace))
-        self._short_way.invoker.submit(target, invocation, self.settle)
 
     def settle(self, answer: Outcome | DomainError) -> None:
         """The one answer, whatever it is."""

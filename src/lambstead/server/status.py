@@ -19,7 +19,13 @@ STANDARD = "(standard functions)"
 
 
 async def status(
-    settings: Settings, url: str, store: Store, provisioning: Provisioning, invoker: Invoker, events: EventInvokes
+    settings: Settings,
+    url: str,
+    store: Store,
+    provisioning: Provisioning,
+    invoker: Invoker,
+    events: EventInvokes,
+    gateways: list[dict[str, object]],
 ) -> dict[str, object]:
     """The document of `/_lambstead/status`."""
 
@@ -50,6 +56,7 @@ async def status(
             "account": settings.account_id,
             "data": str(settings.data_dir),
         },
+        "gateways": gateways,
         "providers": documents,
         "functions": _functions(versions),
         "events": _events(totals, events),

@@ -1,0 +1,137 @@
+"""What a gateway process does not answer itself: passed on to the server over its Unix socket, and the answer passed back as it comes.
+
+One connection per request: these are control calls, asynchronous invocations and pages, for which making one costs nothing that counts. Bodies flow
+through in both directions in pieces, each piece only when the receiving side has room. A caller that leaves ends the server's side as well.
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from httptools import HttpParserError, HttpResponseParser
+
+from lambstead.server.aws import Receive, Scope, Send
+
+PIECE_BYTES = 64 * 1024
+
+_HOP_BY_HOP = frozenset(
+    {
+        *(b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade"),
+        *(b"expect",),
+    }
+)
+"""Headers of one connection, not of the request; 100-continue is answered by whoever holds the caller's connection."""
+
+
+class Proxy:
+    """An ASGI application that is the server's HTTP side seen through a socket."""
+
+    def __init__(self, socket: Path) -> None:
+        self._socket = socket
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reader, writer = await asyncio.open_unix_connection(str(self._socket))
+        answering = asyncio.create_task(_pass_back(scope["method"], reader, send), name="proxied answer")
+        asking = asyncio.create_task(_pass_on(scope, receive, writer), name="proxied request")
+        try:
+            # The request's side ends first only if the caller left.
+            await asyncio.wait((answering, asking), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for task in (asking, answering):
+                task.cancel()
+            await asyncio.gather(asking, answering, return_exceptions=True)
+            writer.transport.abort()
+        if not answering.cancelled() and (failure := answering.exception()) is not None:
+            raise failure  # uvicorn answers 500, or ends the connection if the answer had begun
+
+
+async def _pass_on(scope: Scope, receive: Receive, writer: asyncio.StreamWriter) -> None:
+    """The request; returns when the caller is gone."""
+    sized = any(name == b"content-length" for name, _ in scope["headers"])
+    chunked = any(name == b"transfer-encoding" for name, _ in scope["headers"])
+    writer.write(_head(scope, chunked=chunked and not sized))
+    with contextlib.suppress(ConnectionError):  # the server may answer before it has read everything
+        async for part in _body(receive):
+            writer.write(part if sized or not chunked else b"%x\r\n%b\r\n" % (len(part), part))
+            await writer.drain()
+        if chunked and not sized:
+            writer.write(b"0\r\n\r\n")
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _body(receive: Receive) -> AsyncIterator[bytes]:
+    """Parts of the body, none of them empty."""
+    while (message := await receive())["type"] != "http.disconnect":
+        if part := message.get("body", b""):
+            yield part
+        if not message.get("more_body"):
+            return
+
+
+def _head(scope: Scope, *, chunked: bool) -> bytes:
+    query = b"?" + scope["query_string"] if scope["query_string"] else b""
+    # The connection is kept alive, as the server sees it: else it would be closed on a body that it did not want, and its answer might be lost.
+    lines = [b"%b %b%b HTTP/1.1" % (scope["method"].encode(), scope["raw_path"], query)]
+    lines += [b"%b: %b" % (name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
+    if chunked:
+        lines.append(b"transfer-encoding: chunked")
+    return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+async def _pass_back(method: str, reader: asyncio.StreamReader, send: Send) -> None:
+    """The answer, in the pieces in which it comes. Raises ConnectionError if it breaks off."""
+    answer = _Answer()
+    parser = HttpResponseParser(answer)
+    has_begun = False
+    while True:
+        data = await reader.read(PIECE_BYTES)
+        try:
+            parser.feed_data(data)
+        except HttpParserError as exc:
+            raise ConnectionError(f"the server's answer cannot be read: {exc}") from exc
+        if answer.head_is_complete and not has_begun:
+            has_begun = True
+            start: dict[str, Any] = {"type": "http.response.start", "status": parser.get_status_code()}
+            await send(start | {"headers": answer.headers})
+        if answer.is_complete or (has_begun and method == "HEAD"):
+            await send({"type": "http.response.body", "body": answer.taken()})
+            return
+        if has_begun and (part := answer.taken()):
+            # Returns when the caller's connection has room.
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+        if not data:
+            raise ConnectionError("the server's answer broke off")
+
+
+class _Answer:
+    """What the parser has found so far."""
+
+    def __init__(self) -> None:
+        self.headers: list[tuple[bytes, bytes]] = []
+        self.head_is_complete = False
+        self.is_complete = False
+        self._parts: list[bytes] = []
+
+    def taken(self) -> bytes:
+        """What has come of the body since this was asked last."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+    # --- parser callbacks ------------------------------------------------------------------------------------------------
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name not in _HOP_BY_HOP and name != b"date":  # this process has a Date of its own
+            self.headers.append((name, value))
+
+    def on_headers_complete(self) -> None:
+        self.head_is_complete = True
+
+    def on_body(self, body: bytes) -> None:
+        self._parts.append(body)
+
+    def on_message_complete(self) -> None:
+        self.is_complete = True
