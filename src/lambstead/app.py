@@ -31,6 +31,7 @@ from lambstead.control.provisioning import Provisioning
 from lambstead.core.arn import Realm
 from lambstead.core.event_queue import RetryPolicy
 from lambstead.core.reconcile import Policy
+from lambstead.core.throttles import Throttles
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
@@ -127,6 +128,7 @@ class Lambstead:
         )
         self.loop = Loop("provisioning", self._reconcile, settings.instance_poll)
         self.records = PlatformRecords()
+        self.throttles = Throttles()
         self.invoker = Invoker(
             Routes(store),
             realm,
@@ -138,6 +140,7 @@ class Lambstead:
                 settings.stream_kib_per_second * 1024,
             ),
             self.records,
+            self.throttles,
             self.loop.poke,
         )
         self.agents = Agents(self.invoker)
@@ -184,6 +187,7 @@ class Lambstead:
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
             default_minimum=settings.min_environments,
+            throttles=self.throttles,
             concurrent_executions=settings.concurrent_executions,
             base_url=self.url,
         )
@@ -286,6 +290,7 @@ class Lambstead:
             self.invoker,
             self.events,
             self._gateways.described() if self._gateways else [],
+            self.throttles.counted(),
         )
 
     def _examine(self) -> list[Check]:

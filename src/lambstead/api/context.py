@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.errors import DomainError
 from lambstead.core.invocations import Target
+from lambstead.core.throttles import Throttles
 from lambstead.store.port import Packages, Store
 
 Request = Mapping[str, Any]
@@ -82,6 +83,8 @@ class Context:
     """Wakes the loop of event source mappings, after one was changed."""
     default_minimum: int
     """Environments of a version whose scaling nobody configured."""
+    throttles: Throttles
+    """Where refused invocations are counted."""
     concurrent_executions: int
     """The account's limit of standard invocations at once."""
     base_url: str

@@ -71,6 +71,14 @@ class EventsStatus(TypedDict):
     dead_letter_errors: dict[str, int]
 
 
+class ThrottleStatus(TypedDict):
+    function: str
+    version: str
+    cause: str
+    reason: str
+    count: int
+
+
 class GatewayStatus(TypedDict):
     number: int
     pid: int | None
@@ -88,6 +96,8 @@ class Status(TypedDict):
     providers: list[ProviderStatus]
     functions: list[FunctionStatus]
     events: NotRequired[EventsStatus]
+    throttles: NotRequired[list[ThrottleStatus]]
+    """Invocations refused with 429 since the server started."""
     decisions: list[Decision]
 
 
@@ -135,6 +145,9 @@ def status_tree(title: str, document: Status) -> "Tree":
         tree.add(_line(f"Gateway {gateway['number']}", gateway["state"], facts))
     for line in _events_lines(document.get("events")):
         tree.add(Text(line))
+    for throttle in document.get("throttles", []):
+        name = ":".join(part for part in (throttle["function"], throttle["version"]) if part) or "others"
+        tree.add(Text(f"{name}: {throttle['count']} invocations refused with 429, {throttle['cause']}"))
     if document["decisions"]:
         decisions = tree.add(Text("Latest decisions"))
         for decision in document["decisions"][-DECISIONS_SHOWN:]:

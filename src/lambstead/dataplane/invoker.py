@@ -19,6 +19,7 @@ from lambstead.core.errors import DomainError, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
 from lambstead.core.streaming import BYTES_PER_SECOND
+from lambstead.core.throttles import Cause, Throttles, throttled
 from lambstead.dataplane.lane import Lane, Link, Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
@@ -63,8 +64,10 @@ class Invoker:
         realm: Realm,
         limits: Limits,
         records: PlatformRecords,
+        throttles: Throttles,
         demand_changed: Callable[[], None],
     ) -> None:
+        self._throttles = throttles
         self._routes = routes
         self._realm = realm
         self._limits = limits
@@ -160,7 +163,10 @@ class Invoker:
         unreserved = self._limits.concurrent_executions - self._routes.concurrency_taken
         held = self._ledger.admit(target.function, target.version, target.limits, unreserved)
         if isinstance(held, Exhausted):
-            raise TooManyRequests("Rate Exceeded.", Reason=held, Type="User")
+            reserved = held is Exhausted.RESERVATION
+            cause = Cause.RESERVED_CONCURRENCY if reserved else Cause.ACCOUNT_CONCURRENCY
+            self._throttles.add(target.function, target.version, cause)
+            raise throttled(cause)
         return held
 
     # --- control ---------------------------------------------------------------------------------------------------------
@@ -277,6 +283,7 @@ class Invoker:
             (lambda _: None) if managed else (lambda _: self._demand_changed()),
             self._demand_changed,
             self._records,
+            self._throttles,
         )
         self._lanes[key] = lane
         if not managed:

@@ -28,6 +28,7 @@ from lambstead.core.runtime_api import (
     response_too_large_message,
     timed_out_message,
 )
+from lambstead.core.throttles import Cause, Throttles, throttled
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.streams import Parts
@@ -106,6 +107,8 @@ class Lane:
     """Called when a draining environment has finished its last invocation."""
     records: PlatformRecords
     """Where starts and ends of what workers run are recorded; agents record what goes through them."""
+    throttles: Throttles
+    """Where refusals are counted."""
     pool: Pool = field(init=False)
     loop: asyncio.AbstractEventLoop = field(init=False)
     _environments: dict[str, _Environment] = field(default_factory=dict)
@@ -139,8 +142,9 @@ class Lane:
                 self._alive[ticket] = running
                 self._deliver(running, environment_id)
             case LineFull(waiting):
-                raise _throttled(
-                    f"{waiting} invocations wait for a slot of {self.key.function}:{self.key.version} already"
+                raise self._throttled(
+                    Cause.LINE_FULL,
+                    f"{waiting} invocations wait for a slot of {self.key.function}:{self.key.version} already",
                 )
             case Waiting():
                 self._alive[ticket] = running
@@ -429,8 +433,12 @@ class Lane:
     def _expire(self) -> None:
         self._expiry = None
         for ticket in self.pool.expired(time.monotonic()):
-            self._settle(ticket, _throttled(f"no slot came free within {self.patience_s:g} s"))
+            self._settle(ticket, self._throttled(Cause.NO_SLOT, f"no slot came free within {self.patience_s:g} s"))
         self._watch_line()
+
+    def _throttled(self, cause: Cause, because: str) -> TooManyRequests:
+        self.throttles.add(self.key.function, self.key.version, cause)
+        return throttled(cause, because)
 
 
 def stream_ids(first: int) -> Iterator[int]:
@@ -438,12 +446,3 @@ def stream_ids(first: int) -> Iterator[int]:
     yield from range(first, 1 << 32)
     while True:
         yield from range(1, 1 << 32)
-
-
-def _throttled(because: str) -> TooManyRequests:
-    return TooManyRequests(
-        f"Rate Exceeded. ({because})",
-        Reason="ConcurrentInvocationLimitExceeded",
-        Type="User",
-        retryAfterSeconds="1",
-    )

@@ -11,6 +11,7 @@ from lambstead.core.capacity import CapacityProvider
 from lambstead.core.event_queue import QueueTotals
 from lambstead.core.fleet import Environment, Instance
 from lambstead.core.functions import FunctionVersion
+from lambstead.core.throttles import Throttled
 from lambstead.dataplane.invoker import Invoker
 from lambstead.store.port import Reader, Store
 
@@ -26,6 +27,7 @@ async def status(
     invoker: Invoker,
     events: EventInvokes,
     gateways: list[dict[str, object]],
+    throttles: list[Throttled],
 ) -> dict[str, object]:
     """The document of `/_lambstead/status`."""
 
@@ -61,6 +63,16 @@ async def status(
         "functions": _functions(versions),
         "events": _events(totals, events),
         "waiting": {f"{key.function}:{key.version}": count for key, count in invoker.waiting().items()},
+        "throttles": [
+            {
+                "function": each.function,
+                "version": each.version,
+                "cause": each.cause,
+                "reason": each.cause.reason,
+                "count": each.count,
+            }
+            for each in throttles
+        ],
         "decisions": [
             {"at": decision.at.isoformat(), "what": decision.what, "because": decision.because}
             for decision in provisioning.decisions
