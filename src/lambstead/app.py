@@ -125,7 +125,12 @@ class Lambstead:
             _folder(data / "run" / "instances"),
             settings.runtimes_dir,
             lambda instance_id: kill_strays(INSTANCE_VARIABLE, instance_id),
+            (lambda instance_id: (self._agents_address, self.agents.new_token(instance_id)))
+            if settings.agent_link == "tcp"
+            else None,
         )
+        self._agents_address = ""
+        """Where agents connect over TCP, once they can."""
         self.loop = Loop("provisioning", self._reconcile, settings.instance_poll)
         self.records = PlatformRecords()
         self.throttles = Throttles()
@@ -236,6 +241,8 @@ class Lambstead:
         if swept:
             log.info("packages-swept", extra={"count": swept})
         await self.agents.listen(self._socket)
+        if self.settings.agent_link == "tcp":
+            self._agents_address = await self.agents.listen_tcp(self.settings.host)
         await self.events.start()
         self._looping = [
             asyncio.create_task(loop.run(), name=name)

@@ -18,6 +18,7 @@ from typing import Final, Literal, NamedTuple, NewType, cast, get_args
 from lambstead.core.account import CONCURRENT_EXECUTIONS
 
 Profile = Literal["dev", "faithful"]
+AgentLink = Literal["unix", "tcp"]
 RuntimeClient = Literal["link", "official"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Region = NewType("Region", str)
@@ -90,6 +91,8 @@ class Settings:
     """An instance that has had no environment for so long is stopped."""
     runtime_client: RuntimeClient
     """How Python workers of managed functions get their events: over the invocation link, or with AWS's client speaking HTTP."""
+    agent_link: AgentLink
+    """How agents reach the server: over a Unix socket, or over TCP as agents of other hosts would."""
     instance_poll: timedelta
     """The tick of the reconcile loop: how late a change is noticed when nobody reported it."""
     stream_kib_per_second: int
@@ -154,6 +157,9 @@ class Settings:
             runtime_client=cast(  # choice() checked it
                 RuntimeClient, sources.choice("runtime_client", get_args(RuntimeClient), "link")
             ),
+            agent_link=cast(
+                AgentLink, sources.choice("agent_link", get_args(AgentLink), "unix")
+            ),  # choice() checked it
             stream_kib_per_second=sources.integer("stream_kib_per_second", 2048, 32, 65_536),
             stop_wait=sources.duration("stop_wait", timedelta(seconds=10), timedelta(0), timedelta(minutes=15)),
             event_retry_delay=sources.duration(

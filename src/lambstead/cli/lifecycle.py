@@ -30,6 +30,10 @@ def up(
         int | None,
         typer.Option("--gateways", metavar="N", help="Processes that accept requests on the port.  [default: 1]"),
     ] = None,
+    agent_link: Annotated[
+        str | None,
+        typer.Option("--agent-link", metavar="unix|tcp", help="How agents of instances connect.  [default: unix]"),
+    ] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", metavar="dev|faithful", help="Set of defaults.  [default: dev]")
     ] = None,
@@ -47,7 +51,7 @@ def up(
       lambstead up --profile faithful
       lambstead up --gateways 4
     """
-    settings = settings_for(data, port=port, host=host, gateways=gateways, profile=profile)
+    settings = settings_for(data, port=port, host=host, gateways=gateways, agent_link=agent_link, profile=profile)
     _refuse_second_server(settings)
     _prepare_data_dir(settings)
     _refuse_taken_port(settings)

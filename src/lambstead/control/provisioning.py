@@ -107,7 +107,7 @@ class Orders(Protocol):
 
     def send(self, instance_id: str, message: ToAgent) -> None: ...
     def forget(self, instance_id: str) -> None: ...
-    async def open_door(self, environment_id: str) -> Path: ...
+    async def open_door(self, environment_id: str) -> Path | None: ...
     def close_door(self, environment_id: str) -> None: ...
 
 
@@ -424,6 +424,8 @@ class Provisioning:
         door = await self._agents.open_door(environment.id)
         to = LogOf(Path(order.log_path), order.function_version, order.function_arn, order.system_log_level)
         self._records.opened(environment.id, to)
+        if door is None:
+            return msgspec.structs.replace(order, relays_workers=True)
         return msgspec.structs.replace(order, link_path=str(door))
 
     def _start_message(

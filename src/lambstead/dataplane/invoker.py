@@ -222,12 +222,14 @@ class Invoker:
 
     # --- links -----------------------------------------------------------------------------------------------------------
 
-    def link_arrived(self, environment_id: str, connection: LinkConnection, *, is_worker: bool) -> Link | None:
+    def link_arrived(
+        self, environment_id: str, connection: LinkConnection, *, is_worker: bool, is_remote: bool = False
+    ) -> Link | None:
         """Take a link into an environment; None if nobody ordered such an environment, or its agent's link is there already."""
         expected = self._expected.get(environment_id)
         if expected is None or expected.lane.has_agent_link(environment_id):
             return None
-        link = Link(environment_id, connection, is_worker)
+        link = Link(environment_id, connection, is_worker, is_remote)
         expected.lane.joined(link, expected.zone)
         if expected.draining:
             expected.lane.drain(environment_id)

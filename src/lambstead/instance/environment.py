@@ -41,15 +41,16 @@ from lambstead.instance.runtimes.runtime import (
     WorkerLink,
 )
 from lambstead.instance.sandbox import plan_process
+from lambstead.instance.server_address import ServerAddress, connect, introduce
+from lambstead.instance.worker_relay import WorkerRelay
 from lambstead.link.connection import LinkConnection
-from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
+from lambstead.link.frames import Frame
 from lambstead.link.messages import (
     EnvironmentDegraded,
     EnvironmentExited,
     EnvironmentFailed,
     EnvironmentReady,
     FromAgent,
-    Hello,
     StartEnvironment,
 )
 
@@ -69,7 +70,7 @@ class Host:
     """What an environment knows of the agent and the machine it runs on. Paths are absolute."""
 
     instance_id: str
-    socket_path: Path
+    server: ServerAddress
     environments_dir: Path
     runtimes_dir: Path
 
@@ -110,6 +111,8 @@ class Environment:
         """Workers that are left as far as we know; AWS's clients do not replace any."""
         self._workers: LinkedWorkers | None = None
         """Set when the workers speak the link themselves."""
+        self._relay: WorkerRelay | None = None
+        """Set when their link is passed on here."""
         self._note = ""
         self._init_started = 0.0
 
@@ -152,7 +155,7 @@ class Environment:
         self._init_started = started = time.monotonic()
         if not self._open_log(runtime):
             return None
-        link, status_fd = self._link_for_workers()
+        link, status_fd = await self._link_for_workers()
         try:
             process = self._process(runtime, link)
             if process is None:
@@ -274,13 +277,23 @@ class Environment:
         asyncio.get_running_loop().add_reader(self._main_fd, self._main_exited)
         return True
 
-    def _link_for_workers(self) -> tuple[WorkerLink | None, int | None]:
+    async def _link_for_workers(self) -> tuple[WorkerLink | None, int | None]:
         """What lets workers speak the link themselves, and the end of the status pipe that goes to them; neither where they don't."""
-        if not (self._managed and self._start.link_path):
+        path = self._start.link_path
+        if self._managed and self._start.relays_workers:
+            path = str(await self._relay_workers())
+        if not (self._managed and path):
             return None, None
         read_fd, write_fd = os.pipe()
         self._workers = LinkedWorkers(read_fd, self._start.max_concurrency, self._progress.set, self.worker_lost)
-        return WorkerLink(self._start.link_path, self._start.environment_id, write_fd), write_fd
+        return WorkerLink(path, self._start.environment_id, write_fd), write_fd
+
+    async def _relay_workers(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="lambstead-"))
+        self._folders.append(folder)
+        self._relay = WorkerRelay(self._host.server, self._host.instance_id, self._start.environment_id)
+        await self._relay.listen(folder / "link.sock")
+        return folder / "link.sock"
 
     def _listen_for_logs(self, folder: Path, output: LogCapture) -> Path:
         path = folder / "log.sock"
@@ -347,16 +360,13 @@ class Environment:
         self._ready = True
         platform_log.init_ended("success", init_ms)
         if self._link is not None:
-            self._link.send(Kind.HELLO, 0, msgspec.json.encode(Hello(PROTOCOL_VERSION, self._start.environment_id)))
+            introduce(self._link, self._host.server, self._host.instance_id, self._start.environment_id, worker=False)
             api.open_link(self._link)
         self._report(EnvironmentReady(self._start.environment_id, init_ms, main.pid, self._note))
         await self._ending
 
     async def _connect_link(self) -> LinkConnection:
-        loop = asyncio.get_running_loop()
-        path = str(self._host.socket_path)
-        _, link = await loop.create_unix_connection(lambda: LinkConnection(self._link_frame, self._link_lost), path)
-        return link
+        return await connect(self._host.server, lambda: LinkConnection(self._link_frame, self._link_lost))
 
     def _link_frame(self, link: LinkConnection, frame: Frame) -> None:
         assert self._api is not None
@@ -430,6 +440,8 @@ class Environment:
         if self._link is not None:
             self._link.close()
         await self._kill()
+        if self._relay is not None:
+            self._relay.close()
         if self._workers is not None:
             self._workers.close()
         if self._platform_log is not None and self._output is not None:

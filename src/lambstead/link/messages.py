@@ -20,6 +20,12 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
 
     version: int
     environment_id: str
+    instance_id: str = ""
+    """Over TCP: whose connection it is. Empty on one host, where the socket says so."""
+    token: str = ""
+    """Over TCP: the secret of the instance's agent."""
+    is_worker: bool = False
+    """Over TCP: the connection is that of one worker, relayed by the agent."""
 
 
 class Slots(msgspec.Struct, frozen=True, array_like=True):
@@ -122,6 +128,8 @@ class AgentHello(msgspec.Struct, frozen=True, tag=True):
     version: int
     instance_id: str
     pid: int
+    token: str = ""
+    """Over TCP: the agent's secret."""
 
 
 class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -163,6 +171,8 @@ class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Directory with the function's layers, laid over one another; read-only for the function. Empty without layers."""
     link_path: str = ""
     """Socket on which workers of this environment may speak the link themselves; empty to keep to the Runtime API."""
+    relays_workers: bool = False
+    """The server cannot be reached by its workers: the agent opens a socket for them and passes their link on."""
 
 
 class StopEnvironment(msgspec.Struct, frozen=True, tag=True):
