@@ -31,6 +31,8 @@ from lambstead.core.runtimes import RUNNABLE
 START_SECONDS = 90.0
 """The first start of Lambstead may install an interface client."""
 SLOTS = 16
+LINK = "Lambstead, Python"
+"""The contender that the project watches: Python workers on the invocation link."""
 PUBLISHED = "$LATEST.PUBLISHED"
 ROLE = "arn:aws:iam::000000000000:role/bench"
 AUTHORIZATION = (
@@ -50,6 +52,8 @@ class Contender:
     headers: tuple[str, ...] = ()
     is_ours: bool = False
     """A failed request of ours makes the whole benchmark fail; a peer's is counted."""
+    paced_by: str = ""
+    """Name of the contender whose rate it is given, if it is not to be loaded as far as it goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,9 +82,17 @@ def handlers() -> list[Handler]:
 
 @contextmanager
 def echo() -> Iterator[list[Contender]]:
-    """Nothing but uvloop and an HTTP parser: what the machine can do."""
+    """Nothing but uvloop and an HTTP parser: what the machine can do.
+
+    Loaded as far as it goes it finds many requests at each look and hardly ever sleeps, which makes each cheap. At the rate of the invoke path
+    it has to be woken as often as that: the fairer floor of the two.
+    """
     with printing_port([sys.executable, "-m", "bench.echo"]) as (port, pid):
-        yield [Contender("bare echo (uvloop)", f"http://127.0.0.1:{port}/", pid)]
+        url = f"http://127.0.0.1:{port}/"
+        yield [
+            Contender("bare echo (uvloop)", url, pid),
+            Contender("bare echo at the link's rate", url, pid, paced_by=LINK),
+        ]
 
 
 @contextmanager

@@ -11,6 +11,7 @@ replaces the measured part of `docs/performance.md`.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -55,6 +56,7 @@ FULL = Plan([Cell(c, size) for size in (100, 10_000, 1_000_000) for c in (1, 16,
 
 
 def main() -> None:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the contenders are stopped too
     given = arguments()
     base = FULL if given.full else QUICK
     plan = Plan(base.cells, given.rounds or base.rounds, base.seconds, given.quiet, given.patience)
@@ -101,10 +103,10 @@ def measured(contenders: Sequence[Contender], plan: Plan) -> Rounds:
     for number in range(plan.rounds):
         for cell in plan.cells:
             print(f"round {number + 1} of {plan.rounds}: {cell}", file=sys.stderr)
-            for contender in contenders:
-                rounds.add(
-                    contender.name, cell, quietest(partial(load, contender, cell, plan.seconds), plan, patience_ends)
-                )
+            for contender in sorted(contenders, key=lambda each: bool(each.paced_by)):
+                rate = rounds.of(contender.paced_by, cell)[-1]["rate"] if contender.paced_by else 0.0
+                run = partial(load, contender, cell, plan.seconds, rate)
+                rounds.add(contender.name, cell, quietest(run, plan, patience_ends))
     return rounds
 
 
@@ -116,8 +118,8 @@ def quietest(run: Callable[[], Report], plan: Plan, patience_ends: float) -> Rep
     return best
 
 
-def load(contender: Contender, cell: Cell, seconds: float) -> Report:
-    """One run of the load generator in its own process."""
+def load(contender: Contender, cell: Cell, seconds: float, rate: float) -> Report:
+    """One run of the load generator in its own process; as fast as it goes unless a rate is given."""
     counts = [
         "--connections",
         str(cell.connections),
@@ -126,7 +128,7 @@ def load(contender: Contender, cell: Cell, seconds: float) -> Report:
         "--body-bytes",
         str(cell.body_bytes),
     ]
-    limits = ["--warm-up", str(WARM_UP_REQUESTS), "--limit-seconds", str(seconds)]
+    limits = ["--warm-up", str(WARM_UP_REQUESTS), "--limit-seconds", str(seconds), "--rate", str(rate)]
     headers = [word for header in contender.headers for word in ("--header", header)]
     command = [
         sys.executable,

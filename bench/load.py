@@ -69,13 +69,24 @@ class Report:
 class Run:
     """The requests of one run, shared by its connections: how many are still to be sent, and what came back."""
 
-    def __init__(self, target: Target, requests: int, deadline: float) -> None:
+    def __init__(self, target: Target, requests: int, deadline: float, rate: float = 0.0) -> None:
         self.target = target
         self.latencies_ns: list[int] = []
         self.failures = 0
         self.first_failure = ""
         self._to_send = requests
         self._deadline = deadline
+        self._pause = 1 / rate if rate else 0.0
+        self._due = 0.0
+
+    def time_to_next(self, now: float) -> float:
+        """Seconds until the next request is due at the rate of the run; 0 for one that is due, and in a run without a rate."""
+        if not self._pause:
+            return 0.0
+        self._due = self._due or now
+        wait = max(0.0, self._due - now)
+        self._due += self._pause
+        return wait
 
     def take(self) -> bool:
         """Whether one more request is to be sent."""
@@ -148,16 +159,25 @@ class Caller(asyncio.Protocol):
 
     def _send(self) -> None:
         if self._run.take():
-            self._sent_at = time.perf_counter_ns()
-            self._transport.write(self._run.target.request)
+            loop = asyncio.get_running_loop()
+            if wait := self._run.time_to_next(loop.time()):
+                loop.call_later(wait, self._write)
+            else:
+                self._write()
         elif not self.done.done():
             self.done.set_result(None)
             self._transport.close()
 
+    def _write(self) -> None:
+        self._sent_at = time.perf_counter_ns()
+        self._transport.write(self._run.target.request)
 
-async def measure(target: Target, connections: int, requests: int, limit_seconds: float, watch: int | None) -> Report:
-    """Send `requests`, or as many as fit into the time limit, over so many connections."""
-    run = Run(target, requests, time.monotonic() + limit_seconds)
+
+async def measure(
+    target: Target, connections: int, requests: int, limit_seconds: float, watch: int | None, rate: float = 0.0
+) -> Report:
+    """Send `requests`, or as many as fit into the time limit, over so many connections; not more than `rate` a second if that is given."""
+    run = Run(target, requests, time.monotonic() + limit_seconds, rate)
     loop = asyncio.get_running_loop()
     callers = [
         (await loop.create_connection(lambda: Caller(run), target.host, target.port))[1] for _ in range(connections)
@@ -213,6 +233,7 @@ def main() -> None:
     parser.add_argument("--body-bytes", type=int, default=2, help="size of the event")
     parser.add_argument("--header", action="append", default=[], help="Name: value")
     parser.add_argument("--watch", type=int, help="process whose tree's CPU time is measured")
+    parser.add_argument("--rate", type=float, default=0.0, help="requests per second, for a server that could do more")
     parser.add_argument("--cpus", help="run on these CPUs only, separated by commas")
     given = parser.parse_args()
     if given.cpus:
@@ -222,7 +243,7 @@ def main() -> None:
     async def both() -> Report:
         if given.warm_up:
             await measure(target, given.connections, given.warm_up, given.limit_seconds, None)
-        return await measure(target, given.connections, given.requests, given.limit_seconds, given.watch)
+        return await measure(target, given.connections, given.requests, given.limit_seconds, given.watch, given.rate)
 
     json.dump(asdict(uvloop.run(both())), sys.stdout)
 

@@ -105,6 +105,12 @@ def test_every_documented_command_exists_with_its_options(document: str, words: 
     assert problem_of(words) is None, f"{document}: lambstead {' '.join(words)}"
 
 
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_no_document_holds_the_marks_of_a_merge(document: Path) -> None:
+    lines = document.read_text().splitlines()
+    assert [line for line in lines if re.match(r"(<{7}|={7}|>{7})( |$)", line)] == []
+
+
 def test_every_documented_make_target_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (CHECKOUT / "Makefile").read_text(), re.MULTILINE))
     named = [(document, words[0]) for document, words in documented("make") if words]

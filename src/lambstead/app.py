@@ -21,16 +21,22 @@ from typing import Any
 import uvloop
 
 from lambstead.api.context import Context
-from lambstead.api.operations import LAMBDA
+from lambstead.api.operations import LAMBDA, LOGS
 from lambstead.config import Settings
 from lambstead.control.agents import Agents
+from lambstead.control.durable.engine import DurableEngine
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
 from lambstead.control.provisioning import Provisioning
+from lambstead.control.scaling import Scaling
+from lambstead.control.settling import Settling
+from lambstead.control.starting import Starting
 from lambstead.core.arn import Realm
+from lambstead.core.demand import Pace
+from lambstead.core.desired import Policy
+from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.event_queue import RetryPolicy
-from lambstead.core.reconcile import Policy
 from lambstead.core.throttles import Throttles
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
@@ -40,6 +46,7 @@ from lambstead.drivers.local import LocalDriver
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
+from lambstead.server.function_urls import FunctionUrls
 from lambstead.server.gateway import Given
 from lambstead.server.gateway_calls import GatewayCalls
 from lambstead.server.gateways import Gateways
@@ -48,6 +55,7 @@ from lambstead.server.invocations import GatewayInvocations
 from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.pages import Pages
 from lambstead.server.status import status
+from lambstead.store.log_files import LogFiles
 from lambstead.store.packages import DiskPackages
 from lambstead.store.sqlite import SqliteStore
 from lambstead.wire.gateway import AwsApi
@@ -61,6 +69,9 @@ MAX_WAITING = 1000
 DRAIN_GRACE = timedelta(seconds=30)
 EVENT_TICK = timedelta(seconds=30)
 """How late the queue of asynchronous invocations is looked at when nobody said that there is something: also how often leases can be extended."""
+DURABLE_TICK = timedelta(seconds=5)
+"""How late what is due for durable executions is looked at when work on it broke; everything else pokes, or is slept for."""
+RETENTION_TICK = timedelta(minutes=5)
 MAX_SOCKET_FOLDER = 75
 """Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""
 
@@ -149,28 +160,48 @@ class Lambstead:
             self.loop.poke,
         )
         self.agents = Agents(self.invoker)
+        policy = Policy(
+            default_minimum=settings.min_environments,
+            standard_limit=settings.standard_environments,
+            idle_environment=settings.idle_environment,
+            idle_instance=settings.idle_instance,
+            drain_grace=DRAIN_GRACE,
+            instance_lifetime=settings.instance_lifetime,
+        )
+        pace = Pace().faster(settings.scaling_time_scale)
         self.provisioning = Provisioning(
             store=store,
-            packages=self.packages,
+            settling=Settling(store, self.packages, realm),
+            starting=Starting(
+                packages=self.packages,
+                doors=self.agents,
+                records=self.records,
+                realm=realm,
+                logs=_folder(data / "logs"),
+                endpoint_url=self.url,
+                workers_on_link=settings.runtime_client == "link",
+            ),
+            scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
             agents=self.agents,
             slots=self.invoker,
-            records=self.records,
             realm=realm,
-            policy=Policy(
-                default_minimum=settings.min_environments,
-                standard_limit=settings.standard_environments,
-                idle_environment=settings.idle_environment,
-                idle_instance=settings.idle_instance,
-                drain_grace=DRAIN_GRACE,
-            ),
-            logs=_folder(data / "logs"),
-            endpoint_url=self.url,
-            workers_on_link=settings.runtime_client == "link",
+            policy=policy,
             poke=self.loop.poke,
         )
         self.agents.reports = self.provisioning
         invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
+        self.durable_loop = Loop("durable executions", self._run_durable, DURABLE_TICK)
+        self.durable_retention_loop = Loop("durable retention", self._remove_expired, RETENTION_TICK)
+        self.durable = DurableEngine(
+            store=store,
+            functions=invocations,
+            realm=realm,
+            backoff=Backoff(),
+            poke=self.durable_loop.poke,
+            poke_retention=self.durable_retention_loop.poke,
+        )
+        invocations.durable = self.durable.executions
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
         self.events = EventInvokes(
             store=store,
@@ -188,6 +219,8 @@ class Lambstead:
             store=store,
             packages=self.packages,
             invocations=invocations,
+            durable=self.durable.executions,
+            logs=LogFiles(data / "logs"),
             poke=self.loop.poke,
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
@@ -204,10 +237,19 @@ class Lambstead:
             examine=self._examine,
             reset=self._reset,
         )
+        api = AwsApi.load("lambda")
+        served = {api: LAMBDA, AwsApi.load("logs"): LOGS}
         self._aws = AwsGateway(
-            {AwsApi.load("lambda"): {name: functools.partial(operation, context) for name, operation in LAMBDA.items()}}
+            {
+                each: {name: functools.partial(operation, context) for name, operation in operations.items()}
+                for each, operations in served.items()
+            }
         )
-        self._http = HttpServer(self._application, ShortWay(AwsApi.load("lambda"), self.invoker, realm))
+        short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out)
+        self._function_urls = FunctionUrls(
+            context, port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"
+        )
+        self._http = HttpServer(self._application, short_way)
         self._gateways = self._build_gateways(realm) if len(listeners) > 1 else None
         self._looping: list[asyncio.Task[None]] = []
 
@@ -244,12 +286,15 @@ class Lambstead:
         if self.settings.agent_link == "tcp":
             self._agents_address = await self.agents.listen_tcp(self.settings.host)
         await self.events.start()
+        await self.durable.start()
         self._looping = [
             asyncio.create_task(loop.run(), name=name)
             for name, loop in {
                 "provisioning": self.loop,
                 "event invokes": self.event_loop,
                 "event sources": self.event_source_loop,
+                "durable executions": self.durable_loop,
+                "durable retention": self.durable_retention_loop,
             }.items()
         ]
         if self._gateways is None:
@@ -260,6 +305,8 @@ class Lambstead:
 
     async def stop(self) -> None:
         """Let running requests finish for a while, end every instance, close the store."""
+        # Before the port closes: functions that run shall be able to checkpoint to their end.
+        await self.durable.stop(self.settings.stop_wait)
         await asyncio.gather(self._stop_answering(), self.events.stop(self.settings.stop_wait))
         for task in self._looping:
             task.cancel()
@@ -277,7 +324,10 @@ class Lambstead:
         await self._http.stop(self.settings.stop_wait)
 
     async def _application(self, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI, as uvicorn types it
-        if scope["path"].startswith("/_lambstead/"):
+        url_id = self._function_urls.url_id(scope)
+        if url_id is not None:
+            await self._function_urls(scope, receive, send, url_id)
+        elif scope["path"].startswith("/_lambstead/"):
             await self._pages.app(scope, receive, send)
         else:
             await self._aws(scope, receive, send)
@@ -287,6 +337,12 @@ class Lambstead:
 
     async def _run_events(self) -> timedelta | None:
         return await self.events.reconcile()
+
+    async def _run_durable(self) -> timedelta | None:
+        return await self.durable.reconcile()
+
+    async def _remove_expired(self) -> timedelta | None:
+        return await self.durable.remove_expired()
 
     async def _status(self) -> dict[str, object]:
         return await status(
@@ -305,6 +361,7 @@ class Lambstead:
 
     async def _reset(self) -> None:
         await self.store.write(lambda tx: tx.delete_everything())
+        self.durable.forget()
         self.loop.poke()
 
 

@@ -20,6 +20,7 @@ from lambstead.core.account import CONCURRENT_EXECUTIONS
 Profile = Literal["dev", "faithful"]
 AgentLink = Literal["unix", "tcp"]
 RuntimeClient = Literal["link", "official"]
+UrlPermissions = Literal["one", "both"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Region = NewType("Region", str)
 AccountId = NewType("AccountId", str)
@@ -48,11 +49,12 @@ class ProfileDefaults:
 
     min_environments: int
     idle_instance: timedelta
+    url_permissions: UrlPermissions
 
 
 PROFILES: Final[Mapping[Profile, ProfileDefaults]] = {
-    "dev": ProfileDefaults(min_environments=1, idle_instance=timedelta(minutes=1)),
-    "faithful": ProfileDefaults(min_environments=3, idle_instance=timedelta(minutes=5)),
+    "dev": ProfileDefaults(min_environments=1, idle_instance=timedelta(minutes=1), url_permissions="one"),
+    "faithful": ProfileDefaults(min_environments=3, idle_instance=timedelta(minutes=5), url_permissions="both"),
 }
 
 
@@ -89,6 +91,10 @@ class Settings:
     """An on-demand environment that nobody used for so long is stopped."""
     idle_instance: timedelta
     """An instance that has had no environment for so long is stopped."""
+    instance_lifetime: timedelta
+    """An instance of a capacity provider that is so old is replaced by a fresh one."""
+    scaling_time_scale: float
+    """How many times faster than AWS's the clock of scaling runs: with 60, what takes five minutes there takes five seconds."""
     runtime_client: RuntimeClient
     """How Python workers of managed functions get their events: over the invocation link, or with AWS's client speaking HTTP."""
     agent_link: AgentLink
@@ -97,6 +103,9 @@ class Settings:
     """The tick of the reconcile loop: how late a change is noticed when nobody reported it."""
     stream_kib_per_second: int
     """How fast a streamed response flows after its first 6 MiB."""
+    url_permissions: UrlPermissions
+    """What a function URL for anybody needs of the function's policy: `lambda:InvokeFunctionUrl`, or that and `lambda:InvokeFunction`, as AWS asks of accounts
+    that began with URLs after October 2025."""
     stop_wait: timedelta
     """How long a clean stop lets running invocations finish."""
     event_retry_delay: timedelta
@@ -151,6 +160,10 @@ class Settings:
             idle_instance=sources.duration(
                 "idle_instance", defaults.idle_instance, timedelta(seconds=1), timedelta(hours=24)
             ),
+            instance_lifetime=sources.duration(
+                "instance_lifetime", timedelta(days=14), timedelta(seconds=1), timedelta(days=365)
+            ),
+            scaling_time_scale=sources.number("scaling_time_scale", 1.0, 0.1, 1000.0),
             instance_poll=sources.duration(
                 "instance_poll", timedelta(seconds=5), timedelta(milliseconds=50), timedelta(minutes=1)
             ),
@@ -161,6 +174,10 @@ class Settings:
                 AgentLink, sources.choice("agent_link", get_args(AgentLink), "unix")
             ),  # choice() checked it
             stream_kib_per_second=sources.integer("stream_kib_per_second", 2048, 32, 65_536),
+            url_permissions=cast(  # choice() checked it
+                UrlPermissions,
+                sources.choice("url_permissions", get_args(UrlPermissions), defaults.url_permissions),
+            ),
             stop_wait=sources.duration("stop_wait", timedelta(seconds=10), timedelta(0), timedelta(minutes=15)),
             event_retry_delay=sources.duration(
                 "event_retry_delay", timedelta(minutes=1), timedelta(milliseconds=10), timedelta(hours=1)
@@ -179,7 +196,7 @@ class Settings:
         sources.refuse_unknown([each.name for each in fields(cls)])
         return settings
 
-    def described(self) -> dict[str, str | int]:
+    def described(self) -> dict[str, str | int | float]:
         """Every setting as printable text or number, secrets masked."""
         return {each.name: _printable(each.name, getattr(self, each.name)) for each in fields(self)}
 
@@ -221,6 +238,17 @@ class _Sources:
         number = int(text) if re.fullmatch(r"[+-]?[0-9]{1,16}", text) and not isinstance(value, bool) else None
         if number is None or not least <= number <= most:
             raise SettingsError(f"{place}: {_shown(value)} is not a whole number from {least} to {most}.")
+        return number
+
+    def number(self, key: str, default: float, least: float, most: float) -> float:
+        """A number from `least` to `most`."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return default
+        text = str(value).strip()
+        number = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else None
+        if number is None or isinstance(value, bool) or not least <= number <= most:
+            raise SettingsError(f"{place}: {_shown(value)} is not a number from {least:g} to {most:g}.")
         return number
 
     def duration(self, key: str, default: timedelta, least: timedelta, most: timedelta) -> timedelta:
@@ -363,9 +391,9 @@ def _nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{close[0]}?" if close else "."
 
 
-def _printable(key: str, value: object) -> str | int:
+def _printable(key: str, value: object) -> str | int | float:
     if key in _SECRETS:
         return _MASK
     if isinstance(value, timedelta):
         return duration_text(value)
-    return value if isinstance(value, int) else str(value)
+    return value if isinstance(value, int | float) else str(value)

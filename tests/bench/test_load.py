@@ -40,6 +40,14 @@ def test_every_request_is_answered_and_counted_once(echo: tuple[str, int], conne
     assert set(report["cpu_us"]) == {"server"}
 
 
+def test_requests_are_spread_over_time_when_a_rate_is_given() -> None:
+    run = Run(Target("127.0.0.1", 1, "", b""), 10, 0.0, rate=100.0)
+    assert [run.time_to_next(5.0) for _ in range(4)] == pytest.approx([0.0, 0.01, 0.02, 0.03])
+    assert run.time_to_next(5.5) == 0.0, "what is late is sent at once"
+    unlimited = Run(Target("127.0.0.1", 1, "", b""), 10, 0.0)
+    assert [unlimited.time_to_next(5.0) for _ in range(3)] == [0.0, 0.0, 0.0]
+
+
 async def answer_with(answer: bytes) -> tuple[asyncio.Server, int]:
     """A server that gives every chunk of every connection the same answer."""
 

@@ -299,6 +299,8 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
                         "phase": "Running",
                         "vcpus": 2,
                         "memory_mb": 8192,
+                        "cpu_utilization": 0.125,
+                        "memory_bytes": 96 << 20,
                         "environments": [
                             {
                                 "id": "env-1",
@@ -307,6 +309,8 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
                                 "phase": "Ready",
                                 "slots": 16,
                                 "busy": 3,
+                                "cpu_utilization": 0.25,
+                                "memory_bytes": 64 << 20,
                                 "because": "minimum",
                             }
                         ],
@@ -326,6 +330,8 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
                         "phase": "Running",
                         "vcpus": None,
                         "memory_mb": None,
+                        "cpu_utilization": None,
+                        "memory_bytes": None,
                         "environments": [],
                     }
                 ],
@@ -355,8 +361,8 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
         "Lambstead",
         "Capacity providers",
         "[bold]prod  Active  2 of 12 vCPU",
-        "i-1  Running  m7g.large · us-east-1a · 2 vCPU · 8192 MB",
-        "env-1  Ready  fibonacci:$LATEST.PUBLISHED · 3 of 16 slots busy · minimum",
+        "i-1  Running  m7g.large · us-east-1a · 2 vCPU · 8192 MB · CPU 12% · 96 MB used",
+        "env-1  Ready  fibonacci:$LATEST.PUBLISHED · 3 of 16 slots busy · CPU 25% · 64 MB used · minimum",
         "(standard functions)  Active  0 vCPU",
         "i-2  Running  lambda · us-east-1a",
         "Functions",

@@ -1,4 +1,4 @@
-"""Function URL configs: what AWS answers. The URLs themselves are not served yet."""
+"""Function URL configs: what AWS answers. How the URLs themselves answer: `tests/flows/test_function_urls.py`."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -8,6 +8,7 @@ from lambstead.api.context import Context, Request
 from lambstead.core.arn import capacity_provider_name
 from lambstead.core.capacity import MIN_MANAGED_MEMORY_MB, ProviderState, Sizing
 from lambstead.core.configuration_rules import check_standard_size, check_variables, logging_config
+from lambstead.core.durable.model import DurableConfig
 from lambstead.core.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
 from lambstead.core.functions import CodePackage, Configuration, Layer, Logging, ManagedInstances
 from lambstead.core.layers import as_layer, check_unzipped, referenced
@@ -21,7 +22,6 @@ NOT_YET: Mapping[str, str] = {
     "FileSystemConfigs": "file systems",
     "ImageConfig": "container images",
     "TenancyConfig": "tenant isolation",
-    "DurableConfig": "durable functions",
     "RuntimeConfig": "customer-managed runtimes",
     "AcceleratorConfig": "accelerators",
 }
@@ -80,6 +80,7 @@ def created(context: Context, name: str, request: Request, code: CodePackage) ->
             "Runtime and Handler are mandatory parameters for functions created with deployment packages."
         )
     managed = "CapacityProviderConfig" in request
+    durable_config = request.get("DurableConfig")
     blank = Configuration(
         runtime=request["Runtime"],
         handler=request["Handler"],
@@ -88,6 +89,7 @@ def created(context: Context, name: str, request: Request, code: CodePackage) ->
         logging=Logging("Text", f"/aws/lambda/{name}"),
         memory_mb=MIN_MANAGED_MEMORY_MB if managed else 128,
         architecture=(request.get("Architectures") or ["x86_64"])[0],
+        durable=None if durable_config is None else durable(durable_config, None),
     )
     return _changed(context, name, request, blank, managed=managed, logging_before=None)
 
@@ -97,7 +99,24 @@ def updated(context: Context, name: str, request: Request, before: Configuration
     managed = before.managed is not None
     if "CapacityProviderConfig" in request and not managed:
         raise InvalidParameterValue("CapacityProviderConfig isn't supported for Lambda Default functions.")
+    if request.get("DurableConfig") is not None:
+        if before.durable is None:
+            raise InvalidParameterValue(
+                "DurableConfig cannot be added to an existing function: durable execution is enabled when a function is created."
+            )
+        before = replace(before, durable=durable(request["DurableConfig"], before.durable))
     return _changed(context, name, request, before, managed=managed, logging_before=before.logging)
+
+
+def durable(asked: Mapping[str, Any], before: DurableConfig | None) -> DurableConfig:
+    """A DurableConfig of the API laid over what the function has. Raises InvalidParameterValue for a new one without ExecutionTimeout."""
+    timeout_s = asked.get("ExecutionTimeout", before.execution_timeout_s if before else None)
+    if timeout_s is None:
+        raise InvalidParameterValue("ExecutionTimeout is required in DurableConfig.")
+    retention_days = asked.get("RetentionPeriodInDays", before.retention_days if before else 14)
+    return DurableConfig(
+        timeout_s, retention_days, asked.get("KMSKeyArn", before.kms_key_arn if before else None) or None
+    )
 
 
 def _changed(

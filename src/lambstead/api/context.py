@@ -1,16 +1,18 @@
 """What an operation may use: the store, the packages, the way to poke the control loops, the invoke path, time and fresh ids."""
 
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.durable.model import ErrorObject, Execution, State
+from lambstead.core.durable.model import Operation as DurableOperation
 from lambstead.core.errors import DomainError
 from lambstead.core.invocations import Target
 from lambstead.core.throttles import Throttles
-from lambstead.store.port import Packages, Store
+from lambstead.store.port import Logs, Packages, Store
 
 Request = Mapping[str, Any]
 """A parsed and validated request by the members of the service model."""  # Any: documents typed by the model, checked at the wire
@@ -29,6 +31,8 @@ class Outcome(Protocol):
     def environment_id(self) -> str: ...
     @property
     def is_error(self) -> bool: ...
+    @property
+    def content_type(self) -> str: ...
 
 
 class StreamedResponse(Protocol):
@@ -41,6 +45,10 @@ class StreamedResponse(Protocol):
     @property
     def executed_version(self) -> str:
         """The version that answers."""
+
+    @property
+    def content_type(self) -> str | None:
+        """What the runtime says the parts are; None if none came."""
 
     def __aiter__(self) -> AsyncIterator[bytes]: ...
     def abandon(self) -> None:
@@ -67,6 +75,58 @@ class Invocations(Protocol):
         """The last 4 KB that the invocation wrote to the environment's log."""
 
 
+class DurableExecutions(Protocol):
+    """Durable executions as operations see them. By ARN: ResourceNotFound when there is no such execution."""
+
+    async def start(
+        self,
+        target: Target,
+        payload: bytes,
+        *,
+        name: str | None,
+        is_synchronous: bool,
+        trace_header: str | None = None,
+        tenant_id: str | None = None,
+    ) -> Execution:
+        """Start an execution, or find the one that was started with this name and input before."""
+
+    async def closed(self, execution_id: str) -> Execution:
+        """The execution once it has ended."""
+
+    async def checkpoint(
+        self,
+        arn: str,
+        token: str,
+        client_token: str | None,
+        updates: Sequence[Mapping[str, Any]],  # Any: documents of the API
+    ) -> tuple[str | None, Sequence[DurableOperation]]:
+        """Apply a batch of updates: the next token, and the operations that changed."""
+
+    async def state(self, arn: str, token: str) -> State:
+        """What the live invocation with this token may read."""
+
+    async def callback_succeeded(self, callback_id: str, result: bytes) -> None:
+        """Complete a callback."""
+
+    async def callback_failed(self, callback_id: str, error: ErrorObject) -> None:
+        """Fail a callback."""
+
+    async def callback_heartbeat(self, callback_id: str) -> None:
+        """Put off the timeout of a callback whose heartbeat is expected."""
+
+    async def stop(self, arn: str, error: ErrorObject | None) -> datetime:
+        """When the execution was stopped, or had ended before."""
+
+    async def pause(self, arn: str, *, reason: str | None, stops_timeout: bool, client_token: str | None) -> None:
+        """Begin no invocation until the execution is resumed."""
+
+    async def resume(self, arn: str, *, reason: str | None, client_token: str | None) -> None:
+        """Let a paused execution go on."""
+
+    async def delete(self, arn: str) -> datetime:
+        """Remove an execution that has ended; when that was asked for."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Handed to every operation."""
@@ -75,6 +135,8 @@ class Context:
     store: Store
     packages: Packages
     invocations: Invocations
+    durable: DurableExecutions
+    logs: Logs
     poke: Callable[[], None]
     """Wakes the control loops after a write that gave them something to do."""
     wake_events: Callable[[], None]

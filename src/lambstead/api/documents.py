@@ -47,6 +47,8 @@ def function_configuration(
         document["Environment"] = {"Variables": dict(configuration.variables)}
     if configuration.layers:
         document["Layers"] = [{"Arn": layer.arn, "CodeSize": layer.code.size_bytes} for layer in configuration.layers]
+    if configuration.durable is not None:
+        document["DurableConfig"] = configuration.durable.document()
     if configuration.managed:
         document["CapacityProviderConfig"] = _capacity_provider_config(configuration.managed, realm)
         document["ConfigSha256"] = hashlib.sha256(msgspec.json.encode(configuration, order="sorted")).hexdigest()

@@ -29,7 +29,7 @@ ALL_VERSIONS = 1_000_000
 
 async def create_capacity_provider(context: Context, request: Request, call: Call) -> Response:
     provider = CapacityProvider(
-        name=capacity_provider_name(request["CapacityProviderName"], context.realm),
+        name=_new_name(context, request["CapacityProviderName"]),
         state=ProviderState.PENDING,
         subnets=tuple(request["VpcConfig"]["SubnetIds"]),
         security_groups=tuple(request["VpcConfig"]["SecurityGroupIds"]),
@@ -56,6 +56,16 @@ async def create_capacity_provider(context: Context, request: Request, call: Cal
     await context.store.write(work)
     context.poke()
     return {"CapacityProvider": capacity_provider(provider, context.realm)}
+
+
+def _new_name(context: Context, text: str) -> str:
+    """The name of a provider to create. CreateCapacityProvider does not model ResourceNotFoundException."""
+    try:
+        return capacity_provider_name(text, context.realm)
+    except ResourceNotFound as exc:
+        raise InvalidParameterValue(
+            f"{text} is not in region {context.realm.region} of account {context.realm.account}, which this endpoint serves."
+        ) from exc
 
 
 def _requirements(request: Request) -> InstanceRequirements:

@@ -13,7 +13,7 @@ from lambstead.api.lists import DEFAULT_PAGE, decode_marker, page
 from lambstead.api.qualifiers import functions_only
 from lambstead.core.arn import LATEST, FunctionRef
 from lambstead.core.code_signing import CodeSigningConfig, config_not_found, refuse_unsigned
-from lambstead.core.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound, ValidationError
+from lambstead.core.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
 from lambstead.core.functions import (
     CREATING,
     CodePackage,
@@ -277,9 +277,8 @@ def _doomed(context: Context, snapshot: FunctionSnapshot, ref: FunctionRef) -> l
 async def list_functions(context: Context, request: Request, call: Call) -> Response:
     size = request.get("MaxItems", DEFAULT_PAGE)
     if request.get("MasterRegion") not in (None, "ALL", context.realm.region):
-        raise ValidationError(
-            f"1 validation error detected: Value '{request['MasterRegion']}' at 'masterRegion' failed to satisfy constraint: "
-            f"Member must be ALL or the region of this endpoint, {context.realm.region}"
+        raise InvalidParameterValue(
+            f"MasterRegion {request['MasterRegion']} is not served here: name {context.realm.region}, or ALL."
         )
     every = request.get("FunctionVersion") == "ALL"
     name, ordinal = decode_marker(request.get("Marker"), ("", -2))

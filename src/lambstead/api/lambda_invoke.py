@@ -1,4 +1,4 @@
-"""Invoke: RequestResponse, Event and DryRun; InvokeAsync, which is Event by its older name."""
+"""Invoke: RequestResponse, Event and DryRun; InvokeAsync, which is Event by its older name. Durable functions: `lambda_durable_invoke`."""
 
 import base64
 import binascii
@@ -7,6 +7,7 @@ import codecs
 import msgspec
 
 from lambstead.api.context import Call, Context, Request, Response
+from lambstead.api.lambda_durable_invoke import invoke_durable
 from lambstead.core.arn import FunctionRef
 from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent, TooManyRequests
 from lambstead.core.event_queue import QueuedEvent, check_payload_size, check_room
@@ -25,15 +26,17 @@ UTF8_PIECE_BYTES = 64 * 1024
 async def invoke(context: Context, request: Request, call: Call) -> Response:
     ref = FunctionRef.parse(request["FunctionName"], context.realm, request.get("Qualifier"))
     kind = request.get("InvocationType", "RequestResponse")
-    if request.get("DurableExecutionName"):
-        raise InvalidParameterValue(
-            "This Lambstead does not support durable functions yet: leave DurableExecutionName out."
-        )
     payload = checked_payload(request.get("Payload") or b"")
     client_context = decoded_client_context(request.get("ClientContext", ""))
     target = await context.invocations.resolve(ref)
     tail = request.get("LogType") == "Tail" and kind != "Event"  # nobody is there to read it
     refuse_tail_on_managed(target, tail=tail)
+    if target.publication.configuration.durable is not None:
+        return await invoke_durable(context, request, target, payload, _trace(context, call))
+    if request.get("DurableExecutionName"):
+        raise InvalidParameterValue(
+            "DurableExecutionName is supported only for functions that were created with DurableConfig."
+        )
     if kind == "DryRun":
         return {"StatusCode": 204}
     if kind == "Event":
@@ -60,8 +63,11 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
 async def invoke_async(context: Context, request: Request, call: Call) -> Response:
     ref = FunctionRef.parse(request["FunctionName"], context.realm)
     payload = checked_payload(request["InvokeArgs"])
-    await context.invocations.resolve(ref)
-    await queue_event(context, call, ref, payload, "", "")
+    target = await context.invocations.resolve(ref)
+    if target.publication.configuration.durable is not None:
+        await invoke_durable(context, {"InvocationType": "Event"}, target, payload, _trace(context, call))
+    else:
+        await queue_event(context, call, ref, payload, "", "")
     return {"Status": 202}
 
 

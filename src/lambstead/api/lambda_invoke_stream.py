@@ -11,7 +11,7 @@ from typing import Any
 from lambstead.api.context import Call, Context, Request, Response, StreamedResponse
 from lambstead.api.lambda_invoke import checked_payload, decoded_client_context, refuse_tail_on_managed
 from lambstead.core.arn import FunctionRef
-from lambstead.core.errors import DomainError
+from lambstead.core.errors import DomainError, InvalidParameterValue
 from lambstead.core.traces import trace_header
 
 PIECE_BYTES = 256 * 1024
@@ -27,6 +27,8 @@ async def invoke_with_response_stream(context: Context, request: Request, call: 
     target = await context.invocations.resolve(ref)
     tail = request.get("LogType") == "Tail"
     refuse_tail_on_managed(target, tail=tail)
+    if target.publication.configuration.durable is not None:
+        raise durable_refused()
     if request.get("InvocationType") == "DryRun":
         return {"StatusCode": 204}
     answer = await context.invocations.stream(
@@ -38,6 +40,11 @@ async def invoke_with_response_stream(context: Context, request: Request, call: 
         tenant_id=request.get("TenantId", ""),
     )
     return as_events(answer, call.request_id, context.invocations.log_tail if tail else None)
+
+
+def durable_refused() -> InvalidParameterValue:
+    """The answer to a streamed invocation of a durable function."""
+    return InvalidParameterValue("Durable functions cannot be invoked with response streaming: use Invoke.")
 
 
 LogTail = Callable[[str, str], Awaitable[bytes]]

@@ -4,7 +4,7 @@ from lambstead.api.context import Call, Context, Request, Response
 from lambstead.api.qualifiers import exists, refuse_missing
 from lambstead.core import policies
 from lambstead.core.arn import LATEST, FunctionRef
-from lambstead.core.errors import ResourceNotFound
+from lambstead.core.errors import ResourceNotFound, ValidationError
 from lambstead.core.functions import refuse_stale_revision
 from lambstead.core.policies import Grant, ResourcePolicy, compact
 from lambstead.store.port import Reader, Transaction
@@ -94,7 +94,12 @@ def _resource(context: Context, arn: str) -> FunctionRef:
     """The function, version or alias with this ARN. Raises ResourceNotFound for customers' runtimes, which nobody can create here."""
     if ":runtime/" in arn:
         raise ResourceNotFound(_NOTHING)
-    return FunctionRef.parse(arn, context.realm)
+    try:
+        return FunctionRef.parse(arn, context.realm)
+    except (
+        ValidationError
+    ) as exc:  # the model's pattern admits qualifiers that nothing can have, such as `$LATEST$LATEST`
+        raise ResourceNotFound(_NOTHING) from exc
 
 
 async def get_resource_policy(context: Context, request: Request, call: Call) -> Response:

@@ -1,4 +1,4 @@
-"""Function URL configs: create, read, update, delete, list. The URLs themselves are not served yet."""
+"""Function URL configs: create, read, update, delete, list. The URLs themselves are served by `server.function_urls`."""
 
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -8,7 +8,7 @@ from lambstead.api.lists import DEFAULT_PAGE, decode_marker, page
 from lambstead.api.qualifiers import exists
 from lambstead.core.arn import FunctionRef
 from lambstead.core.errors import ResourceConflict, ResourceNotFound
-from lambstead.core.function_urls import FunctionUrl
+from lambstead.core.function_urls import FunctionUrl, address
 from lambstead.store.port import Reader, Transaction
 
 
@@ -70,8 +70,9 @@ def _document(context: Context, url: FunctionUrl) -> Response:
 
 
 def _address(context: Context, url: FunctionUrl) -> str:
-    """Where the function will be reached. `localhost` stands in for the loopback address, which cannot have subdomains."""
-    return f"http://{url.url_id}.lambda-url.{context.realm.region}.localhost:{urlsplit(context.base_url).port}/"
+    """Where the function is reached."""
+    port = urlsplit(context.base_url).port or 80
+    return f"http://{address(url.url_id, context.realm.region, port)}/"
 
 
 async def get_function_url_config(context: Context, request: Request, call: Call) -> Response:

@@ -1,4 +1,4 @@
-"""Every operation of the Lambda API that Lambstead answers, by its name in the service model."""
+"""Every operation that Lambstead answers, by service and by its name in the service model."""
 
 from collections.abc import Mapping
 
@@ -7,6 +7,8 @@ from lambstead.api import (
     lambda_capacity,
     lambda_code_signing,
     lambda_concurrency,
+    lambda_durable,
+    lambda_durable_checkpoints,
     lambda_event_invokes,
     lambda_event_sources,
     lambda_functions,
@@ -21,6 +23,8 @@ from lambstead.api import (
     lambda_tags,
     lambda_urls,
     lambda_versions,
+    logs_events,
+    logs_groups,
 )
 from lambstead.api.context import Operation
 
@@ -90,6 +94,18 @@ LAMBDA: Mapping[str, Operation] = {
     "Invoke": lambda_invoke.invoke,
     "InvokeWithResponseStream": lambda_invoke_stream.invoke_with_response_stream,
     "InvokeAsync": lambda_invoke.invoke_async,
+    "CheckpointDurableExecution": lambda_durable_checkpoints.checkpoint_durable_execution,
+    "GetDurableExecutionState": lambda_durable_checkpoints.get_durable_execution_state,
+    "GetDurableExecution": lambda_durable.get_durable_execution,
+    "GetDurableExecutionHistory": lambda_durable.get_durable_execution_history,
+    "ListDurableExecutionsByFunction": lambda_durable.list_durable_executions_by_function,
+    "StopDurableExecution": lambda_durable.stop_durable_execution,
+    "PauseDurableExecution": lambda_durable.pause_durable_execution,
+    "ResumeDurableExecution": lambda_durable.resume_durable_execution,
+    "DeleteDurableExecution": lambda_durable.delete_durable_execution,
+    "SendDurableExecutionCallbackSuccess": lambda_durable.send_durable_execution_callback_success,
+    "SendDurableExecutionCallbackFailure": lambda_durable.send_durable_execution_callback_failure,
+    "SendDurableExecutionCallbackHeartbeat": lambda_durable.send_durable_execution_callback_heartbeat,
     "PublishLayerVersion": lambda_layers.publish_layer_version,
     "GetLayerVersion": lambda_layers.get_layer_version,
     "GetLayerVersionByArn": lambda_layers.get_layer_version_by_arn,
@@ -105,3 +121,11 @@ LAMBDA: Mapping[str, Operation] = {
     "DeleteEventSourceMapping": lambda_event_sources.delete_event_source_mapping,
     "ListEventSourceMappings": lambda_event_sources.list_event_source_mappings,
 }
+
+LOGS: Mapping[str, Operation] = {
+    "DescribeLogGroups": logs_groups.describe_log_groups,
+    "DescribeLogStreams": logs_groups.describe_log_streams,
+    "FilterLogEvents": logs_events.filter_log_events,
+    "GetLogEvents": logs_events.get_log_events,
+}
+"""Of the CloudWatch Logs API, as far as it reads what functions wrote."""

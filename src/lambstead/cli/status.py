@@ -23,6 +23,8 @@ class EnvironmentStatus(TypedDict):
     slots: int
     busy: int
     because: str
+    cpu_utilization: float | None
+    memory_bytes: int | None
 
 
 class InstanceStatus(TypedDict):
@@ -34,6 +36,8 @@ class InstanceStatus(TypedDict):
     memory_mb: int | None
     """None, as `vcpus`, where on-demand functions run: their instance has no size."""
     environments: list[EnvironmentStatus]
+    cpu_utilization: float | None
+    memory_bytes: int | None
 
 
 class ProviderStatus(TypedDict):
@@ -87,6 +91,21 @@ class GatewayStatus(TypedDict):
     invocations: int
 
 
+class Obstacle(TypedDict):
+    code: str
+    text: str
+
+
+class VersionScaling(TypedDict):
+    function: str
+    version: str
+    desired: int
+    ready: int
+    because: str
+    obstacle: Obstacle | None
+    throttles: dict[str, int]
+
+
 class Status(TypedDict):
     """The document at `/_lambstead/status`."""
 
@@ -98,6 +117,7 @@ class Status(TypedDict):
     events: NotRequired[EventsStatus]
     throttles: NotRequired[list[ThrottleStatus]]
     """Invocations refused with 429 since the server started."""
+    scaling: NotRequired[list[VersionScaling]]
     decisions: list[Decision]
 
 
@@ -143,6 +163,8 @@ def status_tree(title: str, document: Status) -> "Tree":
     for gateway in document.get("gateways", []):
         facts = f"process {gateway['pid']} · {gateway['invocations']} invocations · {gateway['restarts']} restarts"
         tree.add(_line(f"Gateway {gateway['number']}", gateway["state"], facts))
+    for scaling in document.get("scaling", []):
+        tree.add(Text(_scaling_line(scaling), "red" if scaling["obstacle"] else ""))
     for line in _events_lines(document.get("events")):
         tree.add(Text(line))
     for throttle in document.get("throttles", []):
@@ -154,6 +176,14 @@ def status_tree(title: str, document: Status) -> "Tree":
             at = datetime.fromisoformat(decision["at"]).astimezone(UTC)
             decisions.add(Text(f"{at:%Y-%m-%d %H:%M:%S}Z  {decision['what']}: {decision['because']}"))
     return tree
+
+
+def _scaling_line(scaling: VersionScaling) -> str:
+    """What one version has and wants, why, and whom it refused."""
+    line = f"{scaling['function']}:{scaling['version']} has {scaling['ready']} of {scaling['desired']} environments: "
+    line += scaling["obstacle"]["text"] if scaling["obstacle"] else scaling["because"]
+    throttles = ", ".join(f"{count} by {cause}" for cause, count in scaling["throttles"].items())
+    return f"{line} (throttled {throttles})" if throttles else line
 
 
 def _events_lines(events: EventsStatus | None) -> list[str]:
@@ -179,8 +209,16 @@ def _add_provider(tree: "Tree", provider: ProviderStatus) -> None:
         leaf = branch.add(_line(instance["id"], instance["phase"], _size(instance)))
         for each in instance["environments"]:
             because = f" · {each['because']}" if each.get("because") else ""
-            slots = f"{each['function']}:{each['version']} · {each['busy']} of {each['slots']} slots busy{because}"
-            leaf.add(_line(each["id"], each["phase"], slots))
+            slots = f"{each['function']}:{each['version']} · {each['busy']} of {each['slots']} slots busy"
+            facts = " · ".join([slots, *_taken(each)])
+            leaf.add(_line(each["id"], each["phase"], facts + because))
+
+
+def _taken(each: EnvironmentStatus | InstanceStatus) -> list[str]:
+    """What was measured of an environment or an instance; nothing before the first reading."""
+    if each["cpu_utilization"] is None or each["memory_bytes"] is None:
+        return []
+    return [f"CPU {each['cpu_utilization']:.0%}", f"{each['memory_bytes'] / 2**20:.0f} MB used"]
 
 
 def _size(instance: InstanceStatus) -> str:
@@ -189,6 +227,7 @@ def _size(instance: InstanceStatus) -> str:
         facts.append(f"{instance['vcpus']:g} vCPU")
     if instance["memory_mb"] is not None:
         facts.append(f"{instance['memory_mb']} MB")
+    facts += _taken(instance)
     return " · ".join(facts)
 
 

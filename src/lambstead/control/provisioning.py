@@ -11,7 +11,6 @@ agents change the fleet at once and poke the loop; all decisions are taken in `r
 import asyncio
 import logging
 import secrets
-import uuid
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -21,43 +20,36 @@ from typing import Protocol, assert_never
 
 import msgspec
 
-from lambstead.core import capacity, functions
+from lambstead.control.scaling import Scaling
+from lambstead.control.settling import Settling
+from lambstead.control.starting import Starting
 from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST, Realm
-from lambstead.core.capacity import CapacityProvider, ProviderChecked, ProviderState
-from lambstead.core.concurrency import Allocation, ProvisionedConcurrency
+from lambstead.core.capacity import CapacityProvider
+from lambstead.core.desired import Desired, Policy, Provision
 from lambstead.core.errors import DomainError
-from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, PublicationKey
+from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, PublicationKey, Reading
 from lambstead.core.functions import (
-    CapacityFailed,
-    CapacityReady,
-    Configuration,
-    Drained,
-    FunctionVersion,
     Publication,
     Reason,
-    Settled,
     State,
 )
-from lambstead.core.platform_records import LogOf
-from lambstead.core.reconcile import (
-    Desired,
+from lambstead.core.orders import (
     DrainEnvironment,
     LaunchInstance,
     NoteAllocation,
     NoteDrained,
     NoteFailed,
+    NoteObstacle,
     NoteReady,
     NoteRemoved,
+    NoteRetry,
     Order,
-    Policy,
-    Provision,
     StartEnvironment,
     StopEnvironment,
     TerminateInstance,
-    next_look,
-    plan,
 )
+from lambstead.core.reconcile import next_look, plan
 from lambstead.drivers.port import Driver
 from lambstead.link import messages
 from lambstead.link.messages import (
@@ -65,19 +57,16 @@ from lambstead.link.messages import (
     EnvironmentDegraded,
     EnvironmentExited,
     EnvironmentFailed,
+    EnvironmentReading,
     EnvironmentReady,
     FromAgent,
+    InstanceReading,
     ToAgent,
 )
-from lambstead.store.port import Packages, Reader, Store, Transaction
+from lambstead.store.port import Reader, Store
 
 log = logging.getLogger(__name__)
 
-LONG_INIT_LEAST = timedelta(seconds=130)
-LONG_INIT_MOST = timedelta(seconds=900)
-STANDARD_INIT = timedelta(seconds=10)
-LINK_RUNTIMES = ("python3.",)
-"""Runtimes whose workers can speak the link themselves; the others have their agent speak it for them."""
 MAX_DECISIONS = 200
 """Decisions kept for `status`; older ones are in the log."""
 ALL = 1_000_000
@@ -95,20 +84,11 @@ class Slots(Protocol):
     def loads(self) -> dict[str, Load]: ...
 
 
-class Records(Protocol):
-    """Who writes platform records of invocations that do not pass through an agent."""
-
-    def opened(self, environment_id: str, to: LogOf) -> None: ...
-    def closed(self, environment_id: str) -> None: ...
-
-
 class Orders(Protocol):
     """The way to an instance's agent."""
 
     def send(self, instance_id: str, message: ToAgent) -> None: ...
     def forget(self, instance_id: str) -> None: ...
-    async def open_door(self, environment_id: str) -> Path | None: ...
-    def close_door(self, environment_id: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,16 +100,6 @@ class Decision:
     because: str
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentLog:
-    """Where an environment's output goes."""
-
-    function: str
-    version: str
-    path: Path
-    started: datetime
-
-
 class Provisioning:
     """See the module."""
 
@@ -137,30 +107,28 @@ class Provisioning:
         self,
         *,
         store: Store,
-        packages: Packages,
+        settling: Settling,
+        starting: Starting,
+        scaling: Scaling,
         driver: Driver,
         agents: Orders,
         slots: Slots,
-        records: Records,
         realm: Realm,
         policy: Policy,
-        logs: Path,
-        endpoint_url: str,
-        workers_on_link: bool,
         poke: Callable[[], None],
     ) -> None:
         self._store = store
-        self._packages = packages
+        self._settling = settling
+        self._starting = starting
+        self.scaling = scaling
         self._driver = driver
         self._agents = agents
         self._slots = slots
-        self._records = records
-        self._workers_on_link = workers_on_link
         self._realm = realm
         self._policy = policy
-        self._logs = logs
-        self._endpoint_url = endpoint_url
         self._poke = poke
+        self.obstacles: dict[tuple[str, str], Reason] = {}
+        """Why versions cannot grow, by function and version."""
         self._failed_inits: list[tuple[PublicationKey, Reason]] = []
         self._served: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -168,27 +136,31 @@ class Provisioning:
         self.notes: dict[str, str] = {}
         """What agents had to say about environments that run, by environment id."""
         self.decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
-        self.environment_logs: dict[str, EnvironmentLog] = {}
         driver.on_ended(self._instance_ended)
 
     def log_path(self, environment_id: str) -> Path | None:
         """The log file of an environment that runs."""
-        found = self.environment_logs.get(environment_id)
+        found = self._starting.logs.get(environment_id)
         return found.path if found else None
 
     # --- the loop's body -------------------------------------------------------------------------------------------------
 
     async def reconcile(self) -> timedelta | None:
         """One round. Returns how soon the next one has something to do although nothing is reported."""
-        await self._settle_providers()
-        await self._settle_packages()
+        await self._end_providers(await self._settling.check_providers())
+        await self._settling.check_packages()
         await self._note_failed_inits()
-        desired = await self._desired()
+        stored = await self._desired()
         now = datetime.now(UTC)
         self._look_at_loads(now)
+        for (function, version), track in self.scaling.evaluate(stored.versions, stored.providers, self.fleet, now):
+            self._decide(f"scale {function}:{version} to {track.desired} environments", track.because)
+        desired = replace(stored, scaled=self.scaling.wanted)
         for order in plan(desired, self.fleet, self._policy, iter(_fresh_id, ""), now):
             await self._carry_out(order)
-        return next_look(self.fleet, self._policy, datetime.now(UTC))
+        now = datetime.now(UTC)
+        waits = (next_look(self.fleet, self._policy, now), self.scaling.next_evaluation(now))
+        return min((wait for wait in waits if wait is not None), default=None)
 
     async def _desired(self) -> Desired:
         demand = self._slots.demand()
@@ -211,7 +183,7 @@ class Provisioning:
                 *(v for snapshot in snapshots if snapshot for v in snapshot.versions.values() if not v.is_managed),
             )
             providers = {provider.name: provider for provider in reader.providers("", ALL)}
-            return Desired(versions, providers, self._realm.region, demand, provisioned)
+            return Desired(versions, providers, self._realm.region, demand, provisioned, obstacles=dict(self.obstacles))
 
         return await self._store.read(work)
 
@@ -227,83 +199,19 @@ class Provisioning:
             seen = replace(environment, busy=load.running, used_at=now if used else environment.used_at)
             self.fleet = self.fleet.with_environment(seen)
 
-    # --- settling what needs no capacity ------------------------------------------------------------------------------------
-
-    async def _settle_providers(self) -> None:
-        def work(reader: Reader) -> list[CapacityProvider]:
-            return [
-                *reader.providers("", ALL, ProviderState.PENDING),
-                *reader.providers("", ALL, ProviderState.DELETING),
-            ]
-
-        for provider in await self._store.read(work):
-            await self._settle_provider(provider)
-
-    async def _settle_provider(self, provider: CapacityProvider) -> None:
-        if provider.state is ProviderState.PENDING:
-            await self._store.write(lambda tx: _checked(tx, provider.name))
-            return
-        instances = self.fleet.of_provider(provider.name)
-        for instance in instances:
-            if instance.phase is not InstancePhase.TERMINATING:
-                self._terminate(instance.id, "its capacity provider is being deleted")
-        if not instances:
-            arn = self._realm.capacity_provider_arn(provider.name)
-
-            def work(tx: Transaction) -> None:
-                tx.delete_provider(provider.name)
-                tx.remove_tags(arn)
-
-            await self._store.write(work)
-
-    async def _settle_packages(self) -> None:
-        """Create and update of `$LATEST` are done once the package is in place."""
-        for version in await self._store.read(lambda reader: list(reader.unsettled())):
-            if version.state is State.DELETING or (version.is_managed and version.is_published):
-                continue
-            try:
-                await self._packages.unpacked(version.configuration.code)
-                await self._layers(version.configuration)
-            except (OSError, DomainError):
-                # This one stays as it is and is tried again with the next tick; nobody else waits for it.
-                log.exception("package-unavailable", extra={"function": version.function, "version": version.version})
-                continue
-            await self._change(
-                version.function, version.version, lambda v: functions.apply(v, Settled(_fresh_revision())), version
-            )
-
     async def _note_failed_inits(self) -> None:
         while self._failed_inits:
             key, reason = self._failed_inits.pop(0)
-            await self._fail(key, reason)
+            await self._settling.failed(key, reason)
 
-    async def _fail(self, key: PublicationKey, reason: Reason) -> None:
-        """Tell a managed version that it cannot have its environments; a standard one only answers its invocation."""
-        failed = CapacityFailed(key.number, reason, _fresh_revision())
-        await self._change(key.function, key.version, lambda v: functions.apply(v, failed) if v.is_managed else v)
-
-    async def _change(
-        self,
-        function: str,
-        version: str,
-        change: Callable[[FunctionVersion], FunctionVersion],
-        expected: FunctionVersion | None = None,
-    ) -> None:
-        """Apply `change` to the stored version if it is still there (and still as `expected`)."""
-
-        def work(tx: Transaction) -> None:
-            stored = tx.version(function, version)
-            if (
-                stored is None
-                or (expected is not None and stored.target != expected.target)
-                or stored.state is State.DELETING
-            ):
-                return
-            changed = change(stored)
-            if changed != stored:
-                tx.save_version(changed)
-
-        await self._store.write(work)
+    async def _end_providers(self, deleting: list[CapacityProvider]) -> None:
+        for provider in deleting:
+            instances = self.fleet.of_provider(provider.name)
+            for instance in instances:
+                if instance.phase is not InstancePhase.TERMINATING:
+                    self._terminate(instance.id, "its capacity provider is being deleted")
+            if not instances:
+                await self._settling.provider_gone(provider.name)
 
     # --- orders ------------------------------------------------------------------------------------------------------------
 
@@ -328,37 +236,41 @@ class Provisioning:
             case TerminateInstance(instance_id, because):
                 if instance_id in self.fleet.instances:
                     self._terminate(instance_id, because)
-            case NoteReady(key, bounds, asked):
-                ready = CapacityReady(key.number, bounds, _fresh_revision(), asked)
-                await self._change(key.function, key.version, lambda v: functions.apply(v, ready))
+            case NoteReady():
+                await self._settling.ready(order)
                 self._poke()
             case NoteFailed(key, reason):
                 self._decide(f"fail {key}", reason.text)
-                await self._fail(key, reason)
+                await self._settling.failed(key, reason)
                 self._poke()
+            case NoteRetry(key):
+                self._decide(f"provision {key} again", "there is room now")
+                await self._settling.may_be_had(key)
+                self._poke()
+            case NoteObstacle(function, version, reason):
+                self._note_obstacle(function, version, reason)
             case NoteDrained(function, version):
-                await self._change(
-                    function, version, lambda v: functions.apply(v, Drained()) if v.state is State.DEACTIVATING else v
-                )
+                await self._settling.drained(function, version)
             case NoteRemoved(function, version):
-                await self._remove(function, version)
+                await self._settling.removed(function, version)
+                if version != LATEST:
+                    self._poke()
             case NoteAllocation(config, allocation):
-                await self._note_allocation(config, allocation)
+                self._decide(
+                    f"provisioned concurrency of {config.function}:{config.qualifier} is {allocation.status}",
+                    allocation.reason or f"{allocation.available} of {config.requested} environments are initialised",
+                )
+                await self._settling.allocated(config, allocation)
             case _:
                 assert_never(order)
 
-    async def _note_allocation(self, config: ProvisionedConcurrency, allocation: Allocation) -> None:
-        """Write down how far provisioned concurrency has come, unless it was changed or deleted meanwhile."""
-
-        def work(tx: Transaction) -> None:
-            if config in tx.provisioned(config.function, "", ALL):
-                tx.save_provisioned(replace(config, allocation=allocation))
-
-        self._decide(
-            f"provisioned concurrency of {config.function}:{config.qualifier} is {allocation.status}",
-            allocation.reason or f"{allocation.available} of {config.requested} environments are initialised",
-        )
-        await self._store.write(work)
+    def _note_obstacle(self, function: str, version: str, reason: Reason | None) -> None:
+        if reason is None:
+            del self.obstacles[function, version]
+            self._decide(f"{function}:{version} can grow", "nothing stands in its way any more")
+        else:
+            self.obstacles[function, version] = reason
+            self._decide(f"{function}:{version} cannot grow", reason.text)
 
     async def _launch(self, instance: Instance) -> None:
         try:
@@ -388,9 +300,7 @@ class Provisioning:
         managed = publication.configuration.managed is not None
         self._slots.expect(environment.id, environment.key, instance.zone, managed=managed)
         try:
-            code = await self._packages.unpacked(publication.configuration.code)
-            layers = await self._layers(publication.configuration)
-            order = await self._with_link(self._start_message(environment, publication, code, layers), environment)
+            order = await self._starting.order(environment, publication)
         except (OSError, DomainError) as exc:
             log.exception("environment-not-started", extra={"environment": environment.id, "key": str(environment.key)})
             document = msgspec.json.encode(
@@ -407,68 +317,6 @@ class Provisioning:
         self._decide(f"start {environment.id} for {environment.key} on {instance.id}", because)
         self._agents.send(instance.id, order)
 
-    async def _layers(self, configuration: Configuration) -> Path | None:
-        """The folder with a function's layers; None without layers."""
-        if not configuration.layers:
-            return None
-        return await self._packages.stacked([layer.code for layer in configuration.layers])
-
-    async def _with_link(self, order: messages.StartEnvironment, environment: Environment) -> messages.StartEnvironment:
-        """The order, with a socket for the environment's own workers where its runtime can use one."""
-        if (
-            order.mode != "managed-instances"
-            or not self._workers_on_link
-            or not order.runtime.startswith(LINK_RUNTIMES)
-        ):
-            return order
-        door = await self._agents.open_door(environment.id)
-        to = LogOf(Path(order.log_path), order.function_version, order.function_arn, order.system_log_level)
-        self._records.opened(environment.id, to)
-        if door is None:
-            return msgspec.structs.replace(order, relays_workers=True)
-        return msgspec.structs.replace(order, link_path=str(door))
-
-    def _start_message(
-        self, environment: Environment, publication: Publication, code: Path, layers: Path | None
-    ) -> messages.StartEnvironment:
-        configuration, key = publication.configuration, environment.key
-        managed = configuration.managed is not None
-        started = datetime.now(UTC)
-        stream = f"{started:%Y/%m/%d}/[{key.version}]{secrets.token_hex(16)}"
-        path = self._logs / key.function / f"{stream.replace('/', '-')}.log"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self.environment_logs[environment.id] = EnvironmentLog(key.function, key.version, path, started)
-        return messages.StartEnvironment(
-            environment_id=environment.id,
-            mode="managed-instances" if managed else "on-demand",
-            runtime=configuration.runtime,
-            handler=configuration.handler,
-            code_path=str(code),
-            function_name=key.function,
-            function_version=key.version,
-            function_arn=self._realm.function_arn(key.function, key.version),
-            memory_mb=configuration.memory_mb,
-            vcpus=configuration.vcpus_per_environment,
-            timeout_ms=configuration.timeout_s * 1000,
-            init_timeout_ms=_milliseconds(
-                _init_limit(configuration.timeout_s) if managed or environment.provisioned else STANDARD_INIT
-            ),
-            ephemeral_storage_mb=configuration.ephemeral_storage_mb,
-            max_concurrency=environment.slots,
-            variables=dict(configuration.variables or {}),
-            region=self._realm.region,
-            account_id=self._realm.account,
-            log_format=configuration.logging.format,
-            application_log_level=configuration.logging.application_level or "INFO",
-            system_log_level=configuration.logging.system_level or "INFO",
-            log_group=configuration.logging.group,
-            log_stream=stream,
-            log_path=str(path),
-            initialization_type="provisioned-concurrency" if environment.provisioned else "on-demand",
-            endpoint_url=self._endpoint_url,
-            layers_path=str(layers or ""),
-        )
-
     def _terminate(self, instance_id: str, because: str) -> None:
         self.fleet = self.fleet.terminating(instance_id)
         self._decide(f"terminate {instance_id}", because)
@@ -476,30 +324,15 @@ class Provisioning:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _remove(self, function: str, version: str) -> None:
-        """Forget a deleted version; `$LATEST` goes last, and the function with it."""
-        arn = self._realm.function_arn(function)
-
-        def work(tx: Transaction) -> None:
-            snapshot = tx.function(function)
-            if snapshot is None or version not in snapshot.versions:
-                return
-            if version == LATEST and len(snapshot.versions) > 1:
-                return
-            tx.delete_version(function, version)
-            if version == LATEST:
-                tx.remove_tags(arn)
-
-        await self._store.write(work)
-        if version != LATEST:
-            self._poke()
-
     # --- reports -------------------------------------------------------------------------------------------------------------
 
     def agent_reported(self, instance_id: str, message: FromAgent) -> None:
         """A report of an agent. Reports about environments that we do not know any more are ignored."""
         now = datetime.now(UTC)
         match message:
+            case InstanceReading(environments):
+                self._measured(environments, now)
+                return  # comes all the time: what follows from it is decided with the tick
             case AgentHello():
                 if instance_id in self.fleet.instances:
                     self.fleet = self.fleet.instance_running(instance_id)
@@ -523,6 +356,14 @@ class Provisioning:
             case _:
                 assert_never(message)
         self._poke()
+
+    def _measured(self, environments: Iterable[EnvironmentReading], now: datetime) -> None:
+        self.fleet = self.fleet.measured(
+            {
+                each.environment_id: Reading(now, each.cpu_seconds_total, each.cpu_utilization, each.memory_bytes)
+                for each in environments
+            }
+        )
 
     def _init_failed(self, report: EnvironmentFailed, now: datetime) -> None:
         environment = self.fleet.environments.get(report.environment_id)
@@ -560,31 +401,13 @@ class Provisioning:
     def _forget_environments(self, environment_ids: Iterable[str]) -> None:
         for environment_id in environment_ids:
             self._slots.forget(environment_id)
-            self._agents.close_door(environment_id)
-            self._records.closed(environment_id)
+            self._starting.forget(environment_id)
             self._served.pop(environment_id, None)
             self.notes.pop(environment_id, None)
-            self.environment_logs.pop(environment_id, None)
 
     def _decide(self, what: str, because: str) -> None:
         self.decisions.append(Decision(datetime.now(UTC), what, because))
         log.info("decision", extra={"what": what, "because": because})
-
-
-def _checked(tx: Transaction, name: str) -> None:
-    """Make a provider active, unless somebody deleted it since it was seen."""
-    provider = tx.provider(name)
-    if provider is not None and provider.state is ProviderState.PENDING:
-        tx.save_provider(capacity.apply(provider, ProviderChecked()))
-
-
-def _init_limit(timeout_s: int) -> timedelta:
-    """Init limit on a capacity provider and of provisioned concurrency: 130 s or the function's timeout, whichever is longer, at most 900 s (Developer Guide)."""
-    return min(max(LONG_INIT_LEAST, timedelta(seconds=timeout_s)), LONG_INIT_MOST)
-
-
-def _milliseconds(duration: timedelta) -> int:
-    return int(duration.total_seconds() * 1000)
 
 
 def _sentence(report: EnvironmentFailed) -> str:
@@ -599,7 +422,3 @@ def _sentence(report: EnvironmentFailed) -> str:
 
 def _fresh_id() -> str:
     return f"{secrets.randbits(64):016x}{secrets.randbelow(16):x}"
-
-
-def _fresh_revision() -> str:
-    return str(uuid.uuid4())

@@ -72,6 +72,8 @@ class Pool:
     _line: OrderedDict[Ticket, float] = field(default_factory=OrderedDict)
     _given_in: Counter[str] = field(default_factory=Counter)
     """Invocations that hold a slot, by zone."""
+    _given_by_gone: int = 0
+    """Invocations given to environments that are gone."""
 
     # --- what can be asked ---------------------------------------------------------------------------------------------
 
@@ -84,6 +86,11 @@ class Pool:
     def running(self) -> int:
         """Invocations that hold a slot."""
         return sum(offer.given for offer in self._offers.values())
+
+    @property
+    def ever_given(self) -> int:
+        """Invocations that ever got a slot."""
+        return self._given_by_gone + sum(offer.ever_given for offer in self._offers.values())
 
     @property
     def waiting(self) -> int:
@@ -194,6 +201,7 @@ class Pool:
         offer = self._offers.pop(environment_id, None)
         if offer is not None:
             self._given_in[offer.zone] -= offer.given
+            self._given_by_gone += offer.ever_given
 
     # --- inside ----------------------------------------------------------------------------------------------------------
 

@@ -55,6 +55,10 @@ class Realm:
         suffix = f":{number}" if number is not None else ""
         return f"arn:aws:lambda:{self.region}:{self.account}:layer:{name}{suffix}"
 
+    def log_group_arn(self, name: str) -> str:
+        """The ARN of a log group, without the `:*` that older members of the Logs API add."""
+        return f"arn:aws:logs:{self.region}:{self.account}:log-group:{name}"
+
     def event_source_mapping_arn(self, mapping_id: str) -> str:
         """The event source mapping's ARN."""
         return f"arn:aws:lambda:{self.region}:{self.account}:event-source-mapping:{mapping_id}"

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 
 from lambstead.core.errors import InvalidParameterValue, ValidationError
 from lambstead.core.functions import Logging
+from lambstead.core.log_streams import default_group
 
 MAX_VARIABLES_BYTES = 4096
 MAX_STANDARD_MEMORY_MB = 10_240
@@ -44,16 +45,19 @@ def check_variables(variables: Mapping[str, str]) -> None:
 
 
 def check_standard_size(memory_mb: int, timeout_s: int, storage_mb: int) -> None:
-    """Raise for sizes that only functions on a capacity provider may have."""
-    for value, most, path in (
-        (memory_mb, MAX_STANDARD_MEMORY_MB, "memorySize"),
-        (timeout_s, MAX_STANDARD_TIMEOUT_S, "timeout"),
-        (storage_mb, MAX_STANDARD_STORAGE_MB, "ephemeralStorage.size"),
+    """Raise ValidationError for sizes that only functions on a capacity provider may have.
+
+    Code and words are those that users report of an account's own limit below the model's: `'MemorySize' value failed to satisfy
+    constraint: Member must have value less than or equal to 3008`.
+    """
+    for value, most, member in (
+        (memory_mb, MAX_STANDARD_MEMORY_MB, "MemorySize"),
+        (timeout_s, MAX_STANDARD_TIMEOUT_S, "Timeout"),
+        (storage_mb, MAX_STANDARD_STORAGE_MB, "EphemeralStorage.Size"),
     ):
         if value > most:
             raise ValidationError(
-                f"1 validation error detected: Value '{value}' at '{path}' failed to satisfy constraint: "
-                f"Member must have value less than or equal to {most}"
+                f"'{member}' value failed to satisfy constraint: Member must have value less than or equal to {most}"
             )
 
 
@@ -64,7 +68,7 @@ def logging_config(function: str, asked: Mapping[str, str], before: Logging | No
     """
     default_format = before.format if before else ("JSON" if managed else "Text")
     wanted = asked.get("LogFormat", default_format)
-    group = asked.get("LogGroup") or (before.group if before else f"/aws/lambda/{function}")
+    group = asked.get("LogGroup") or (before.group if before else default_group(function))
     levels = [name for name in ("ApplicationLogLevel", "SystemLogLevel") if asked.get(name)]
     if wanted == "Text" and (levels or managed):
         raise InvalidParameterValue(

@@ -30,7 +30,13 @@ class DomainError(Exception):
 @functools.cache
 def class_for(shape: str) -> type[DomainError]:
     """A domain error of this shape, for an error that comes from another process: the shape is all that its answer depends on."""
-    return type(shape, (DomainError,), {"shape": shape})
+    return NeedsOrdinaryWay if shape == NeedsOrdinaryWay.shape else type(shape, (DomainError,), {"shape": shape})
+
+
+class NeedsOrdinaryWay(DomainError):
+    """Nothing was started: what was invoked is a durable function, whose invocations are operations of the API. Never an answer to a user."""
+
+    shape = "NeedsOrdinaryWay"
 
 
 class ValidationError(DomainError):
@@ -121,6 +127,18 @@ class FunctionVersionsPerCapacityProviderLimitExceeded(DomainError):
     """The capacity provider has as many function versions as it may have."""
 
     shape = "FunctionVersionsPerCapacityProviderLimitExceededException"
+
+
+class CallbackTimeout(DomainError):
+    """The callback of a durable execution is completed, timed out, or never was."""
+
+    shape = "CallbackTimeoutException"
+
+
+class DurableExecutionAlreadyStarted(DomainError):
+    """A durable execution of this name was started with another input or version."""
+
+    shape = "DurableExecutionAlreadyStartedException"
 
 
 class CodeStorageExceeded(DomainError):

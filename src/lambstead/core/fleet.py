@@ -59,6 +59,19 @@ class Phase(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Reading:
+    """What an environment, or an instance with all its environments, takes; measured by the agent every few seconds."""
+
+    at: datetime
+    """When the server heard of it."""
+    cpu_seconds_total: float
+    """Since the environment was started. Of an instance: of the environments that are on it now."""
+    cpu_utilization: float
+    """Since the reading before, as a share of its vCPUs, from 0 to 1."""
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class Environment:
     id: str
     instance_id: str
@@ -79,6 +92,8 @@ class Environment:
     """When it last finished an invocation, or became ready."""
     provisioned: bool = False
     """Kept for provisioned concurrency: started before it is needed, not stopped for being idle."""
+    reading: Reading | None = None
+    """The latest; None until the first, which comes some seconds after it is ready."""
 
     @property
     def is_whole(self) -> bool:
@@ -119,6 +134,23 @@ class Fleet:
     def of_provider(self, provider: str | None) -> list[Instance]:
         """Instances of a provider, oldest first."""
         return sorted((i for i in self.instances.values() if i.provider == provider), key=lambda i: (i.since, i.id))
+
+    def reading(self, instance_id: str) -> Reading | None:
+        """The sums of an instance's environments, utilization by the vCPUs of the instance; None before the first reading.
+
+        An instance of Lambda's own has no size: there it is a share of the vCPUs of what runs on it.
+        """
+        measured = [(e.vcpus, e.reading) for e in self.on(instance_id) if e.reading is not None]
+        if not measured:
+            return None
+        instance = self.instances[instance_id]
+        vcpus = instance.type.vcpus if instance.provider is not None else sum(granted for granted, _ in measured)
+        return Reading(
+            at=max(reading.at for _, reading in measured),
+            cpu_seconds_total=sum(reading.cpu_seconds_total for _, reading in measured),
+            cpu_utilization=min(1.0, sum(granted * reading.cpu_utilization for granted, reading in measured) / vcpus),
+            memory_bytes=sum(reading.memory_bytes for _, reading in measured),
+        )
 
     # --- changes: each returns the fleet afterwards ---------------------------------------------------------------------
 
@@ -179,6 +211,13 @@ class Fleet:
         """Workers of the environment died."""
         environment = self._environment(environment_id)
         return self.with_environment(replace(environment, slots_lost=environment.slots - slots_left))
+
+    def measured(self, readings: Mapping[str, Reading]) -> "Fleet":
+        """Readings by environment id; those of environments that are gone are dropped."""
+        fresh = {
+            key: replace(self.environments[key], reading=r) for key, r in readings.items() if key in self.environments
+        }
+        return replace(self, environments={**self.environments, **fresh}) if fresh else self
 
     def phase(self, environment_id: str, phase: Phase) -> "Fleet":
         """The environment goes on to `phase`. Raises IllegalTransition backwards."""

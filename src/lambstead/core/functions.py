@@ -10,6 +10,7 @@ A function has one editable version, `$LATEST`, and published ones: numbers, whi
                number             Pending → Active | Failed
                $LATEST.PUBLISHED  Pending → Active | Failed; re-publish keeps Active, update InProgress → Successful | Failed
                both published     Active → Deactivating → Deactivated → Pending → Active  (scaling bounds 0/0 and back)
+               both published     Failed for lack of capacity → Pending, when there is room (decision 0026)
                any                → Deleting → gone
 
 Sources: Developer Guide, function states; recorded answers in the reference on the Lambda API and on managed instances, §4.
@@ -23,6 +24,7 @@ from typing import Any, Literal, assert_never
 
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
 from lambstead.core.capacity import Sizing
+from lambstead.core.durable.model import DurableConfig
 from lambstead.core.errors import IllegalTransition, PreconditionFailed, ResourceConflict
 from lambstead.core.scaling import ScalingBounds
 
@@ -55,6 +57,8 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 """Up to 18 digits: what every store can order as an integer."""
 
 CREATING = Reason("Creating", "The function is being created.")
+CAPACITY_CODES = frozenset({"CapacityProviderScalingLimitExceeded", "InsufficientCapacity", "VcpuLimitExceeded"})
+"""Reasons of a failure that goes away by itself when there is room; AWS's codes."""
 UPDATING = Reason("Updating", "The function is being updated.")
 
 
@@ -117,6 +121,8 @@ class Configuration:
     managed: ManagedInstances | None = None
     layers: tuple[Layer, ...] = ()
     """In the order in which they are laid over one another; a later one's file hides an earlier one's."""
+    durable: DurableConfig | None = None
+    """How long its executions may take and are kept; None for a function that is not durable."""
     recorded: Mapping[str, Any] = field(default_factory=dict)
     """Members of the API that have no rule here, as given (VpcConfig, TracingConfig, KMSKeyArn, …)."""  # Any: API documents
 
@@ -257,6 +263,14 @@ class CapacityFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class CapacityFound:
+    """Publication `number`, which failed for lack of capacity, could have its environments now."""
+
+    number: int
+    revision_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class BoundsRequested:
     """PutFunctionScalingConfig; `bounds` None goes back to the defaults."""
 
@@ -274,7 +288,15 @@ class DeletionRequested:
 
 
 VersionEvent = (
-    Updated | Settled | Republished | CapacityReady | CapacityFailed | BoundsRequested | Drained | DeletionRequested
+    Updated
+    | Settled
+    | Republished
+    | CapacityReady
+    | CapacityFailed
+    | CapacityFound
+    | BoundsRequested
+    | Drained
+    | DeletionRequested
 )
 
 
@@ -294,6 +316,8 @@ def apply(version: FunctionVersion, event: VersionEvent) -> FunctionVersion:
             return _capacity_ready(version, event)
         case CapacityFailed():
             return _capacity_failed(version, event)
+        case CapacityFound():
+            return _capacity_found(version, event)
         case BoundsRequested():
             return _bounds_requested(version, event)
         case Drained():
@@ -403,6 +427,23 @@ def _capacity_failed(version: FunctionVersion, event: CapacityFailed) -> Functio
         state_reason=event.reason,
         update_status=UpdateStatus.FAILED,
         update_reason=event.reason,
+        revision_id=event.revision_id,
+    )
+
+
+def _capacity_found(version: FunctionVersion, event: CapacityFound) -> FunctionVersion:
+    reason = version.state_reason
+    if version.state is not State.FAILED or version.target != event.number:
+        return version
+    if reason is None or reason.code not in CAPACITY_CODES:
+        return version
+    in_place = version.version == LATEST_PUBLISHED
+    return replace(
+        version,
+        state=State.PENDING,
+        state_reason=CREATING,
+        update_status=UpdateStatus.IN_PROGRESS if in_place else None,
+        update_reason=CREATING if in_place else None,
         revision_id=event.revision_id,
     )
 

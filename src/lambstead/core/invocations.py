@@ -59,6 +59,8 @@ def resolve(snapshot: FunctionSnapshot | None, ref: FunctionRef, realm: Realm, d
     version = snapshot.versions.get(name)
     if version is None:
         raise ResourceNotFound(f"Function not found: {realm.function_arn(ref.name, ref.qualifier or LATEST)}")
+    if ref.qualifier is None and version.configuration.durable is not None:
+        raise InvalidParameterValue("You cannot invoke a durable function using an unqualified ARN.")
     if version.serving is None or version.state is not State.ACTIVE:
         raise conflict_in_state(version.state)
     qualifier = ref.qualifier or (LATEST_PUBLISHED if version.is_managed else None)

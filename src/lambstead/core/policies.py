@@ -136,12 +136,74 @@ class ResourcePolicy:
             raise ResourceNotFound(f"Statement {sid} is not found in resource policy.")
         return self._with(rest, revision_id) if rest else None
 
+    def allows_anybody(self, action: str, keys: Mapping[str, str]) -> bool:
+        """Whether a statement lets everybody do it, unless another denies it. `keys` are the condition keys of the request."""
+        return any(
+            statement["Effect"] == "Allow"
+            and _is_anybody(statement)
+            and _is_met(statement, action, keys, unknown=False)
+            for statement in self.statements
+        )
+
+    def denies(self, action: str, keys: Mapping[str, str], caller: str | None = None) -> bool:
+        """Whether a statement denies it to everybody or to this caller, an ARN."""
+        return any(
+            statement["Effect"] == "Deny"
+            and (_is_anybody(statement) or (caller is not None and caller in _identities(statement)))
+            and _is_met(statement, action, keys, unknown=True)
+            for statement in self.statements
+        )
+
     def _with(self, statements: Sequence[Document], revision_id: str) -> "ResourcePolicy":
         changed = replace(self, document={**self.document, "Statement": statements}, revision_id=revision_id)
         size = len(changed.text.encode())
         if size > MAX_POLICY_BYTES:
             raise PolicyLengthExceeded(f"The final policy size ({size}) is bigger than the limit ({MAX_POLICY_BYTES}).")
         return changed
+
+
+def _is_anybody(statement: Document) -> bool:
+    return statement["Principal"] == "*" or "*" in _identities(statement)
+
+
+def _identities(statement: Document) -> Sequence[str]:
+    principal = statement["Principal"]
+    return _texts(principal, "AWS") if isinstance(principal, dict) and "AWS" in principal else []
+
+
+def _is_met(statement: Document, action: str, keys: Mapping[str, str], *, unknown: bool) -> bool:
+    """Whether the statement speaks of the action under its conditions; `unknown` stands for conditions that cannot be judged here."""
+    if not any(_is_like(pattern.lower(), action.lower()) for pattern in _texts(statement, "Action")):
+        return False
+    known = {name.lower(): value for name, value in keys.items()}
+    return all(
+        _holds(operator, wanted, known.get(name.lower()), unknown=unknown)
+        for operator, condition in statement.get("Condition", {}).items()
+        for name, wanted in condition.items()
+    )
+
+
+def _holds(operator: str, wanted: object, value: str | None, *, unknown: bool) -> bool:
+    texts = [str(text) for text in (wanted if isinstance(wanted, list) else [wanted])]
+    if value is None:
+        return unknown
+    match operator.removesuffix("IfExists"):
+        case "StringEquals":
+            return value in texts
+        case "StringNotEquals":
+            return value not in texts
+        case "StringLike":
+            return any(_is_like(text, value) for text in texts)
+        case "StringEqualsIgnoreCase" | "Bool":
+            return value.lower() in [text.lower() for text in texts]
+        case _:
+            return unknown
+
+
+def _is_like(pattern: str, text: str) -> bool:
+    """IAM's wildcards: `*` for anything, `?` for one character."""
+    parts = [{"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern]
+    return re.fullmatch("".join(parts), text, re.DOTALL) is not None
 
 
 def compact(document: Document) -> str:

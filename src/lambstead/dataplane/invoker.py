@@ -15,7 +15,8 @@ from lambstead.core.account import CONCURRENT_EXECUTIONS
 from lambstead.core.admission import Load
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.concurrency import Exhausted, Held, Ledger
-from lambstead.core.errors import DomainError, TooManyRequests
+from lambstead.core.demand import Counts
+from lambstead.core.errors import DomainError, NeedsOrdinaryWay, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
 from lambstead.core.streaming import BYTES_PER_SECOND
@@ -113,7 +114,10 @@ class Invoker:
         return stream
 
     def start(self, ref: FunctionRef, invocation: Invocation, settle: Settle, stream: Parts | None = None) -> None:
-        """Run one event of what `ref` names; `settle` hears how it ended or why it was refused, exactly once. Never raises."""
+        """Run one event of what `ref` names; `settle` hears how it ended or why it was refused, exactly once. Never raises.
+
+        A durable function is not run here: `settle` hears NeedsOrdinaryWay.
+        """
         snapshot = self._routes.known(ref.name)
         if snapshot is None:
             task = asyncio.create_task(self._start_unknown(ref, invocation, settle, stream), name="invoke look-up")
@@ -121,7 +125,7 @@ class Invoker:
             task.add_done_callback(self._lookups.discard)
             return
         try:
-            self.submit(resolve(snapshot, ref, self._realm, random.random()), invocation, settle, stream)
+            self._start(resolve(snapshot, ref, self._realm, random.random()), invocation, settle, stream)
         except DomainError as error:
             settle(error)
 
@@ -130,9 +134,14 @@ class Invoker:
     ) -> None:
         """The function is not in memory: it is read from the store first."""
         try:
-            self.submit(await self.resolve(ref), invocation, settle, stream)
+            self._start(await self.resolve(ref), invocation, settle, stream)
         except DomainError as error:
             settle(error)
+
+    def _start(self, target: Target, invocation: Invocation, settle: Settle, stream: Parts | None) -> None:
+        if target.publication.configuration.durable is not None:
+            raise NeedsOrdinaryWay("A durable function is invoked by an operation of the API.")
+        self.submit(target, invocation, settle, stream)
 
     def submit(self, target: Target, invocation: Invocation, settle: Settle, stream: Parts | None = None) -> None:
         """Run one event; `settle` hears how it ended, exactly once, after `stream` got the parts of an answer that came in parts.
@@ -215,6 +224,14 @@ class Invoker:
             found.update(lane.pool.loads())
             self._drop_if_unused(lane)
         return found
+
+    def counts(self) -> dict[PublicationKey, Counts]:
+        """What managed publications have served and refused since they were first invoked or expected, and how they stand now."""
+        lanes = (lane for key, lane in self._lanes.items() if key not in self._standard)
+        return {
+            lane.key: Counts(lane.pool.running, lane.pool.waiting, lane.pool.ever_given, lane.throttled)
+            for lane in lanes
+        }
 
     def waiting(self) -> dict[PublicationKey, int]:
         """Invocations that wait for a slot, per publication."""

@@ -34,7 +34,7 @@ from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.streams import Parts
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
-from lambstead.link.messages import Error, Invoke, Reject, Result, Slots, Window
+from lambstead.link.messages import Chunk, Error, Invoke, Reject, Result, Slots, Window
 
 log = logging.getLogger(__name__)
 
@@ -48,9 +48,11 @@ Settle = Callable[[Outcome | DomainError], None]
 
 _slots = msgspec.json.Decoder(Slots)
 _result = msgspec.json.Decoder(Result)
+_chunk = msgspec.json.Decoder(Chunk)
 _error = msgspec.json.Decoder(Error)
 _reject = msgspec.json.Decoder(Reject)
 _encode = msgspec.json.Encoder().encode
+_JSON_HEAD = _encode(Result())
 
 
 @dataclass(slots=True, eq=False)
@@ -79,6 +81,7 @@ class Running:
     """Where parts of a streamed answer go at once; without one they are gathered."""
     parts: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
+    content_type: str = Result().content_type
     link: Link | None = None
     began: float = 0.0
     """When it was delivered, on the loop's clock."""
@@ -111,6 +114,8 @@ class Lane:
     """Where starts and ends of what workers run are recorded; agents record what goes through them."""
     throttles: Throttles
     """Where refusals are counted."""
+    throttled: int = 0
+    """Invocations that were refused for want of a slot."""
     pool: Pool = field(init=False)
     loop: asyncio.AbstractEventLoop = field(init=False)
     _environments: dict[str, _Environment] = field(default_factory=dict)
@@ -295,8 +300,10 @@ class Lane:
             link.connection.send(Kind.WINDOW, ticket, _encode(Window(size_bytes)))
 
         running = self._alive.get(ticket)
+        if running is not None and frame.head:
+            running.content_type = _chunk.decode(frame.head).content_type
         if running is not None and running.stream is not None:
-            running.stream.chunk(part, self.key.version, grant)
+            running.stream.chunk(part, grant, running.content_type, self.key.version)
             return
         if running is not None:
             running.size_bytes += len(part)
@@ -315,6 +322,8 @@ class Lane:
         self._finished(link.environment_id)
         if ticket in self._alive:  # else it was settled before, by its deadline
             error_type = _error.decode(frame.head).error_type if is_error else ""
+            if frame.kind is Kind.RESULT and frame.head != _JSON_HEAD:
+                self._alive[ticket].content_type = _result.decode(frame.head).content_type
             if link.is_worker:
                 self._record(self._alive[ticket], "error" if is_error else "success", error_type)
             self._settle(ticket, self._outcome(self._alive[ticket], frame.payload, error_type if is_error else None))
@@ -328,7 +337,8 @@ class Lane:
             too_large = "Function.ResponseSizeTooLarge"
             document = error_document(too_large, response_too_large_message()).encode()
             return Outcome(document, self.key.version, environment_id, is_error=True, error_type=too_large)
-        return Outcome(payload or b"".join(running.parts), self.key.version, environment_id)
+        whole = payload or b"".join(running.parts)
+        return Outcome(whole, self.key.version, environment_id, content_type=running.content_type)
 
     def _rejected(self, link: Link, frame: Frame) -> None:
         if frame.stream in link.running:
@@ -441,6 +451,7 @@ class Lane:
         self._watch_line()
 
     def _throttled(self, cause: Cause, because: str) -> TooManyRequests:
+        self.throttled += 1
         self.throttles.add(self.key.function, self.key.version, cause)
         return throttled(cause, because)
 

@@ -25,3 +25,5 @@ class Outcome:
     is_error: bool = False
     """The payload is an error document, of the function or of the platform on its behalf."""
     error_type: str = ""
+    content_type: str = "application/json"
+    """What the runtime says the payload is; also of an answer that came in parts."""

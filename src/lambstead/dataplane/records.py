@@ -10,10 +10,12 @@ import logging
 import os
 import time
 from collections import deque
+from io import FileIO
 from pathlib import PurePath
 
 import msgspec
 
+from lambstead.core.log_streams import TIMES_SUFFIX, stamp
 from lambstead.core.platform_records import InvocationStatus, LogOf, Record, reported, started, timestamp_of
 
 log = logging.getLogger(__name__)
@@ -93,12 +95,14 @@ class PlatformRecords:
 
 
 def _append(path: PurePath, text: bytes) -> None:
-    """Append whole lines. What the disk refuses is lost, and said in the server's log."""
+    """Append whole lines, and before them their time. What the disk refuses is lost, and said in the server's log."""
     try:
-        file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            os.write(file, text)
-        finally:
-            os.close(file)
+        with _appending(path) as lines, _appending(path.with_suffix(TIMES_SUFFIX)) as times:
+            times.write(stamp(os.fstat(lines.fileno()).st_size, time.time_ns() // 1_000_000))
+            lines.write(text)
     except OSError as exc:
         log.warning("records-not-written", extra={"path": str(path), "because": str(exc)})
+
+
+def _appending(path: PurePath) -> FileIO:
+    return FileIO(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644), "ab")

@@ -20,8 +20,8 @@ from lambstead.dataplane.outcomes import Outcome
 class Parts(Protocol):
     """Where the parts of a streamed answer go."""
 
-    def chunk(self, part: bytes, executed_version: str, grant: Callable[[int], None]) -> None:
-        """The next part; `grant` lets the executor send so many bytes more."""
+    def chunk(self, part: bytes, grant: Callable[[int], None], content_type: str, executed_version: str) -> None:
+        """The next part of an answer of this type; `grant` lets the executor send so many bytes more."""
 
 
 class ResponseStream:
@@ -38,6 +38,8 @@ class ResponseStream:
         self._is_abandoned = False
         self.executed_version = ""
         """The version that answers, once something is there to tell."""
+        self.content_type: str | None = None
+        """What the runtime says the parts are; None before the first."""
 
     @property
     def outcome(self) -> Outcome | DomainError:
@@ -47,9 +49,10 @@ class ResponseStream:
 
     # --- the lane's side -------------------------------------------------------------------------------------------------
 
-    def chunk(self, part: bytes, executed_version: str, grant: Callable[[int], None]) -> None:
-        """The next part; `grant` lets the executor send so many bytes more."""
+    def chunk(self, part: bytes, grant: Callable[[int], None], content_type: str, executed_version: str) -> None:
+        """See `Parts`."""
         self._grant = grant
+        self.content_type = content_type
         self.executed_version = executed_version
         self._has_begun = True
         if self._is_abandoned:

@@ -17,18 +17,22 @@ import resource
 import shutil
 import signal
 import sys
+import time
 from pathlib import Path
 
 import msgspec
 import uvloop
 
 from lambstead.instance.environment import Environment, Host
+from lambstead.instance.readings import Meter, Metered, ProcessTree
 from lambstead.instance.server_address import ServerAddress, TcpAddress, UnixAddress, connect, token_for
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
 from lambstead.link.messages import (
     AgentHello,
+    EnvironmentReading,
     FromAgent,
+    InstanceReading,
     StartEnvironment,
     StopAgent,
     StopEnvironment,
@@ -38,6 +42,8 @@ from lambstead.link.messages import (
 
 REAP_TICK_SECONDS = 1.0
 """How often orphans of environments, which become children of the agent, are reaped."""
+READING_SECONDS = 2.0
+"""How often the server hears what environments take."""
 STOP_TIMEOUT_SECONDS = 10.0
 """Environments that are not gone by then are left to the kernel: the agent exits, and they die with it."""
 
@@ -64,11 +70,13 @@ class Agent:
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._end, signal.Signals(signum).name)
         reaper = asyncio.create_task(self._reap_orphans())
+        reader = asyncio.create_task(self._read_usage())
         try:
             return await self._over
         finally:
             await self._stop_everything()
             reaper.cancel()
+            reader.cancel()
             self._control.close()
             _kill_children()
 
@@ -122,10 +130,29 @@ class Agent:
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=STOP_TIMEOUT_SECONDS)
 
+    async def _read_usage(self) -> None:
+        tree, meters = ProcessTree(), dict[str, Meter]()
+        while True:
+            await asyncio.sleep(READING_SECONDS)
+            ready = {key: each for key, each in self._environments.items() if each.is_ready}
+            mains = {key: each.main_pid for key, each in ready.items() if each.main_pid is not None}
+            usages = tree.look(mains) if mains else {}
+            meters = {key: meters.get(key) or Meter(ready[key].vcpus) for key in usages}
+            now = time.monotonic()
+            readings = [_reading(key, meters[key].read(usage, now)) for key, usage in usages.items()]
+            if readings:
+                self._send(InstanceReading(readings))
+
     async def _reap_orphans(self) -> None:
         while True:
             await asyncio.sleep(REAP_TICK_SECONDS)
             _reap_orphans({environment.main_pid for environment in self._environments.values()})
+
+
+def _reading(environment_id: str, metered: Metered) -> EnvironmentReading:
+    return EnvironmentReading(
+        environment_id, metered.cpu_seconds_total, metered.cpu_utilization, metered.usage.memory_bytes
+    )
 
 
 def _reap_orphans(mains: set[int | None]) -> None:

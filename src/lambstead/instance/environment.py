@@ -117,6 +117,16 @@ class Environment:
         self._init_started = 0.0
 
     @property
+    def is_ready(self) -> bool:
+        """True from the end of init to the end."""
+        return self._ready and not self._ending.done()
+
+    @property
+    def vcpus(self) -> float:
+        """What it was granted."""
+        return self._start.vcpus
+
+    @property
     def main_pid(self) -> int | None:
         """The runtime's main process, while it has one."""
         return self._main.pid if self._main is not None else None

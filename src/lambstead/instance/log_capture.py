@@ -5,7 +5,7 @@ stdout and its stderr. Lines of different sources never mix, because each source
 is bounded by the line limit per source; a process that prints waits only while the agent is busy.
 
 Limits: a line above `MAX_LINE_BYTES` is broken there; bytes that are not UTF-8 become replacement characters; what the disk refuses is
-dropped, counted and reported by a `platform.logsDropped` line once writing works again.
+dropped, counted and reported by a `platform.logsDropped` line once writing works again. Beside the log stand the times of its lines (`core.log_streams`).
 """
 
 import asyncio
@@ -13,7 +13,10 @@ import contextlib
 import json
 import os
 import socket
+import time
 from pathlib import Path
+
+from lambstead.core.log_streams import TIMES_SUFFIX, stamp
 
 MAX_LINE_BYTES = 256 * 1024
 READ_BYTES = 64 * 1024
@@ -27,7 +30,14 @@ class LogCapture:
     def __init__(self, path: Path, max_sources: int) -> None:
         """Open `path` for appending. `max_sources` bounds the connections to the log socket; further ones are refused. Raises OSError."""
         self._loop = asyncio.get_running_loop()
-        self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+        self._file = os.open(path, flags, 0o644)
+        try:
+            self._times = os.open(path.with_suffix(TIMES_SUFFIX), flags, 0o644)
+        except OSError:
+            os.close(self._file)
+            raise
+        self._stamped_ms = 0
         self._max_sources = max_sources
         self._sources: dict[int, _Source] = {}
         self._listener: socket.socket | None = None
@@ -76,6 +86,7 @@ class LogCapture:
             self._listener.close()
             self._listener = None
         os.close(self._file)
+        os.close(self._times)
         self._file = -1
 
     def _accept(self) -> None:
@@ -117,12 +128,20 @@ class LogCapture:
         if not data or self._file < 0:
             return
         try:
+            self._stamp()
             if self._dropped_bytes:
                 self._write(self._dropped_record())
                 self._dropped_bytes = 0
             self._write(data)
         except OSError:
             self._dropped_bytes += len(data)
+
+    def _stamp(self) -> None:
+        """Note the time of what is appended next, before it is there. The server appends to the same file, so its end is looked up."""
+        now_ms = time.time_ns() // 1_000_000
+        if now_ms != self._stamped_ms:
+            os.write(self._times, stamp(os.lseek(self._file, 0, os.SEEK_END), now_ms))
+            self._stamped_ms = now_ms
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)

@@ -220,6 +220,23 @@ class EnvironmentDegraded(msgspec.Struct, frozen=True, tag=True):
     slots_left: int
 
 
+class EnvironmentReading(msgspec.Struct, frozen=True):
+    """What one environment takes."""
+
+    environment_id: str
+    cpu_seconds_total: float
+    """Since the environment was started; never falls."""
+    cpu_utilization: float
+    """Since the reading before, as a share of the vCPUs it was granted, from 0 to 1. A grant beyond the machine's cores counts as these."""
+    memory_bytes: int
+
+
+class InstanceReading(msgspec.Struct, frozen=True, tag=True):
+    """agent → server, every few seconds: what the environments of the instance that are ready take."""
+
+    environments: list[EnvironmentReading]
+
+
 class StopAgent(msgspec.Struct, frozen=True, tag=True):
     """server → agent: stop every environment and exit 0."""
 
@@ -227,7 +244,9 @@ class StopAgent(msgspec.Struct, frozen=True, tag=True):
 
 
 ToAgent = StartEnvironment | StopEnvironment | StopAgent
-FromAgent = AgentHello | EnvironmentReady | EnvironmentFailed | EnvironmentExited | EnvironmentDegraded
+FromAgent = (
+    AgentHello | EnvironmentReady | EnvironmentFailed | EnvironmentExited | EnvironmentDegraded | InstanceReading
+)
 Control = ToAgent | FromAgent
 
 _control_decoder: "msgspec.msgpack.Decoder[Control]" = msgspec.msgpack.Decoder(Control)

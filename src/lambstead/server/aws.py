@@ -5,35 +5,21 @@ that our log carries too. Bodies are read up to the limit of the operation that 
 memory.
 """
 
-import asyncio
-import contextlib
 import logging
 import secrets
 import uuid
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 from lambstead.api.context import Call, Request, Response
 from lambstead.core.errors import DomainError, ServiceFailure, UnknownOperation
+from lambstead.server.asgi import BodyTooLarge, Receive, Scope, Send, TruncatedBody, read_body, send_parts, send_whole
 from lambstead.wire.gateway import AwsApi, HttpResponse, Match, choose
 
 log = logging.getLogger(__name__)
 
 Operation = Callable[[Request, Call], Awaitable[Response]]
 """An operation with its context."""
-Scope = Mapping[str, Any]  # Any: ASGI's own typing of scopes and messages
-
-
-class Receive(Protocol):
-    async def __call__(self) -> Mapping[str, Any]: ...  # Any: see Scope
-
-
-class Send(Protocol):
-    async def __call__(self, message: Mapping[str, Any]) -> None: ...  # Any: see Scope
-
-
-class TruncatedBody(Exception):
-    """The client went away before its request was complete; nobody is there to be answered."""
 
 
 class AwsGateway:
@@ -52,9 +38,9 @@ class AwsGateway:
             log.info("request-truncated", extra={"request_id": request_id, "path": scope["path"]})
             return
         if response.parts is None:
-            await _send(send, response)
+            await send_whole(send, response)
         else:
-            await _send_parts(receive, send, response, response.parts)
+            await send_parts(receive, send, response, response.parts)
 
     async def _answer(
         self, scope: Scope, headers: Mapping[str, str], receive: Receive, request_id: str
@@ -70,77 +56,47 @@ class AwsGateway:
         match: Match | None = None
         try:
             match = api.match(method, path, query, headers)
-            operation = self._served[api].get(match.operation)
             body = await _read_body(api, match, headers, receive)
             request = api.parse(match, headers, body)
-            if operation is None:
-                raise api.not_built(match.operation)
-            result = await operation(request, Call(request_id, headers))
-            return api.respond(match.operation, result, request_id)
         except DomainError as error:
             return api.fail(match.operation if match else None, error, request_id)
         except TruncatedBody:
             raise
         except Exception:  # the boundary of a request: log what happened, answer as AWS does
             log.exception("request-failed", extra={"request_id": request_id, "operation": match and match.operation})
-            failure = ServiceFailure(
-                f"Lambstead failed to carry out the request; its log has the details of {request_id}."
-            )
-            return api.fail(match.operation if match else None, failure, request_id)
+            return _broken(api, match.operation if match else None, request_id)
+        return await self.carry_out(api, match.operation, request, headers, request_id)
+
+    async def carry_out(
+        self,
+        api: AwsApi,
+        operation: str,
+        request: Mapping[str, Any],  # Any: documents typed by the model
+        headers: Mapping[str, str],
+        request_id: str,
+    ) -> HttpResponse:
+        """The answer to a request that was read already."""
+        try:
+            function = self._served[api].get(operation)
+            if function is None:
+                raise api.not_built(operation)
+            result = await function(request, Call(request_id, headers))
+            return api.respond(operation, result, request_id)
+        except DomainError as error:
+            return api.fail(operation, error, request_id)
+        except Exception:  # the boundary of a request, as above
+            log.exception("request-failed", extra={"request_id": request_id, "operation": operation})
+            return _broken(api, operation, request_id)
+
+
+def _broken(api: AwsApi, operation: str | None, request_id: str) -> HttpResponse:
+    """The answer when something broke that should not."""
+    failure = ServiceFailure(f"Lambstead failed to carry out the request; its log has the details of {request_id}.")
+    return api.fail(operation, failure, request_id)
 
 
 async def _read_body(api: AwsApi, match: Match, headers: Mapping[str, str], receive: Receive) -> bytes:
-    limit = api.facts(match.operation).max_body_bytes
-    announced = headers.get("content-length", "0")
-    if announced.isdecimal() and int(announced) > limit:
-        raise api.too_large(match.operation)
-    parts: list[bytes] = []
-    size = 0
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            raise TruncatedBody
-        part = message.get("body", b"")
-        size += len(part)
-        if size > limit:
-            raise api.too_large(match.operation)
-        parts.append(part)
-        if not message.get("more_body"):
-            return parts[0] if len(parts) == 1 else b"".join(parts)
-
-
-async def _send(send: Send, response: HttpResponse) -> None:
-    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-    if response.status not in (204, 304):
-        headers.append((b"content-length", str(len(response.body)).encode()))
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    await send({"type": "http.response.body", "body": response.body})
-
-
-async def _send_parts(receive: Receive, send: Send, response: HttpResponse, parts: AsyncGenerator[bytes, None]) -> None:
-    """Send parts as they come and as the client takes them; stop as soon as the client is gone."""
-    sending = asyncio.create_task(_pass_on(send, response, parts), name="response parts")
-    leaving = asyncio.create_task(_until_disconnected(receive), name="response disconnect")
     try:
-        await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in (sending, leaving):
-            task.cancel()
-        await asyncio.gather(sending, leaving, return_exceptions=True)
-    if not sending.cancelled() and (failure := sending.exception()) is not None:
-        raise failure  # uvicorn ends the connection: the client must not take this for the end of the answer
-
-
-async def _pass_on(send: Send, response: HttpResponse, parts: AsyncGenerator[bytes, None]) -> None:
-    headers = [(name.lower().encode("latin-1"), value.encode("latin-1")) for name, value in response.headers]
-    await send({"type": "http.response.start", "status": response.status, "headers": headers})
-    async with contextlib.aclosing(parts) as closed_after:
-        async for part in closed_after:
-            # Returns when the connection has room again: a client that does not read holds the function back.
-            await send({"type": "http.response.body", "body": part, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
-
-
-async def _until_disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
+        return await read_body(headers, receive, api.facts(match.operation).max_body_bytes)
+    except BodyTooLarge as exc:
+        raise api.too_large(match.operation) from exc

@@ -26,7 +26,8 @@ from lambstead.api.lambda_invoke_stream import as_events
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.traces import trace_header
 from lambstead.dataplane.outcomes import Invocation
-from lambstead.server.aws import AwsGateway, Receive, Scope, Send
+from lambstead.server.asgi import Receive, Scope, Send
+from lambstead.server.aws import AwsGateway
 from lambstead.server.http import HttpServer
 from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.proxy import Proxy
@@ -141,7 +142,8 @@ async def _serve(given: Given) -> int:
     await link.connect(given.calls)
     api = AwsApi.load("lambda")
     streamed = AwsGateway({api: {"InvokeWithResponseStream": StreamedInvokes(link, given.realm).invoke}})
-    http = HttpServer(_Application(streamed, Proxy(given.http)), ShortWay(api, link, given.realm))
+    proxy = Proxy(given.http)
+    http = HttpServer(_Application(streamed, proxy), ShortWay(api, link, given.realm, proxy.invoke))
     gc.collect()
     gc.freeze()  # as the server does
     listener = socket.socket(fileno=given.listener)

@@ -17,8 +17,9 @@ from typing import Protocol
 
 import msgspec
 
+from lambstead.api.lambda_invoke_stream import durable_refused
 from lambstead.core.arn import FunctionRef
-from lambstead.core.errors import DomainError
+from lambstead.core.errors import DomainError, NeedsOrdinaryWay
 from lambstead.dataplane.lane import Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.streams import Parts
@@ -116,6 +117,8 @@ class _Gateway:
 
             def ended(answer: Outcome | DomainError) -> None:
                 self._streams.pop(number, None)
+                if isinstance(answer, NeedsOrdinaryWay):
+                    answer = durable_refused()
                 _answer(link, number, Kind.END, answer)
 
             self._calls.runs.start(ref, invocation, ended, parts)
@@ -148,7 +151,7 @@ class _StreamedParts:
         self._not_granted = 0
         self._is_abandoned = False
 
-    def chunk(self, part: bytes, executed_version: str, grant: Callable[[int], None]) -> None:
+    def chunk(self, part: bytes, grant: Callable[[int], None], content_type: str, executed_version: str) -> None:
         self._grant = grant
         if self._is_abandoned:
             grant(len(part))

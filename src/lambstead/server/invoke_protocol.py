@@ -1,13 +1,14 @@
 """The short way of an Invoke through the server: uvicorn's HTTP protocol, with the plain Invoke answered before an ASGI cycle is made.
 
 *Plain* is a POST to `/2015-03-31/functions/<name>/invocations` for a RequestResponse without log tail, client context, tenant or durable name, on a
-connection with nothing unanswered. Everything else goes the ordinary way. The short way has no rules of its own: names are read by the service
+connection with nothing unanswered. Everything else goes the ordinary way, durable functions too, once they turn out to be that. The short way has no rules of its own: names are read by the service
 model once per URL and remembered, payloads are checked and errors are worded by the same functions as on the ordinary way.
 """
 
 import asyncio
 import random
 import time
+from collections.abc import Coroutine, Mapping
 from email.utils import formatdate
 from http import HTTPStatus
 from typing import Any, Protocol, cast
@@ -17,7 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lambstead.api.lambda_invoke import checked_payload
 from lambstead.core.arn import FunctionRef, Realm
-from lambstead.core.errors import DomainError
+from lambstead.core.errors import DomainError, NeedsOrdinaryWay
 from lambstead.core.traces import is_trace_header
 from lambstead.dataplane.lane import Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
@@ -50,11 +51,20 @@ class Runs(Protocol):
         """Run one event; `settle` hears how it ended or why it was refused, exactly once. Never raises."""
 
 
+class OrdinaryWay(Protocol):
+    """The ordinary way, for an Invoke that was read on the short one."""
+
+    def __call__(
+        self, api: AwsApi, operation: str, request: Mapping[str, Any], headers: Mapping[str, str], request_id: str, /
+    ) -> Coroutine[None, None, HttpResponse]: ...
+
+
 class ShortWay:
     """What all connections share: the invoke path, what URLs name, rendered heads, and which calls run."""
 
-    def __init__(self, api: AwsApi, runs: Runs, realm: Realm) -> None:
+    def __init__(self, api: AwsApi, runs: Runs, realm: Realm, ordinary_way: OrdinaryWay) -> None:
         self.start = runs.start
+        self._ordinary_way = ordinary_way
         self.max_body_bytes = api.facts("Invoke").max_body_bytes
         self._api = api
         self._realm = realm
@@ -65,6 +75,8 @@ class ShortWay:
         self._date = b""
         self._running: set[_Call] = set()
         self._drained: asyncio.Event | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        """Calls that were handed over."""
 
     def named(self, url: bytes) -> FunctionRef | None:
         """What the URL of an Invoke names; None if that is for the ordinary way to say."""
@@ -137,6 +149,18 @@ class ShortWay:
         self._drained = asyncio.Event()
         if self._running:
             await self._drained.wait()
+
+    def hand_over(self, call: "_Call", payload: bytes) -> None:
+        """Have the call answered on the ordinary way."""
+        task = asyncio.create_task(self._hand_over(call, payload), name="invoke handed over")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _hand_over(self, call: "_Call", payload: bytes) -> None:
+        request = {"FunctionName": call.ref.name, "Qualifier": call.ref.qualifier, "Payload": payload}
+        headers = {"x-amzn-trace-id": call.trace.decode("latin-1")}
+        response = await self._ordinary_way(self._api, "Invoke", request, headers, call.request_id)
+        call.answer(_rendered(response), response.body)
 
 
 def _rendered(response: HttpResponse) -> bytes:
@@ -253,6 +277,8 @@ class InvokeProtocol(HttpToolsProtocol):
                 trace = value
             elif name == b"content-length":
                 size = int(value)  # the parser has refused anything but digits
+            elif name == b"host" and b".lambda-url." in value:
+                return None  # a function URL may have any path
         if size > self.short_way.max_body_bytes:
             return None  # the ordinary way refuses an announced oversize before it is read
         ref = self.short_way.named(url) if self.parser.get_http_version() == "1.1" else None
@@ -265,13 +291,12 @@ class InvokeProtocol(HttpToolsProtocol):
 
     # --- the answer --------------------------------------------------------------------------------------------------------
 
-    def write_answer(self, call: "_Call", answer: Outcome | DomainError) -> None:
+    def write_answer(self, call: "_Call", head: bytes, body: bytes) -> None:
         """Write the whole answer and go on with what was pipelined behind it."""
         self._unanswered = None
         transport = self.transport
         if transport.is_closing():
             return
-        head, body = self.short_way.head(answer, call.request_id)
         close = b"" if call.keep_alive else b"connection: close\r\n"
         start = b"%b%b%bcontent-length: %d\r\n\r\n" % (head, self.short_way.date(), close, len(body))
         if len(body) < JOIN_BELOW_BYTES:
@@ -289,14 +314,15 @@ class _Call:
 
     __slots__ = (
         "_parts",
+        "_payload",
         "_short_way",
         "_size",
-        "_trace",
         "connection",
         "keep_alive",
         "missing_bytes",
         "ref",
         "request_id",
+        "trace",
     )
 
     def __init__(
@@ -310,8 +336,9 @@ class _Call:
         """What the announced length still lacks; below zero for a body of chunks, whose length nobody announced."""
         self._short_way = connection.short_way
         self.request_id = self._short_way.new_request_id()
-        self._trace = trace
+        self.trace = trace
         self._parts: list[bytes | memoryview] = []
+        self._payload = b""
         self._size = 0
 
     def add(self, part: bytes | memoryview) -> None:
@@ -331,7 +358,8 @@ class _Call:
         except DomainError as error:
             self.settle(error)
             return
-        invocation = Invocation(self.request_id, payload, self._short_way.trace(self._trace))
+        self._payload = payload
+        invocation = Invocation(self.request_id, payload, self._short_way.trace(self.trace))
         self._short_way.start(self.ref, invocation, self.settle)
 
     def _whole(self) -> bytes:
@@ -342,6 +370,13 @@ class _Call:
 
     def settle(self, answer: Outcome | DomainError) -> None:
         """The one answer, whatever it is."""
+        if isinstance(answer, NeedsOrdinaryWay):
+            self._short_way.hand_over(self, self._payload)
+        else:
+            self.answer(*self._short_way.head(answer, self.request_id))
+
+    def answer(self, head: bytes, body: bytes) -> None:
+        """The answer as it goes to the caller, if that is still there."""
         self._short_way.answered(self)
         if self.connection is not None:
-            self.connection.write_answer(self, answer)
+            self.connection.write_answer(self, head, body)

@@ -6,13 +6,19 @@ through in both directions in pieces, each piece only when the receiving side ha
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, urlencode
 
 from httptools import HttpParserError, HttpResponseParser
 
-from lambstead.server.aws import Receive, Scope, Send
+from lambstead.core.errors import ServiceFailure
+from lambstead.server.asgi import Receive, Scope, Send
+from lambstead.wire.gateway import AwsApi, HttpResponse
+
+log = logging.getLogger("lambstead.gateway")
 
 PIECE_BYTES = 64 * 1024
 
@@ -45,6 +51,60 @@ class Proxy:
             writer.transport.abort()
         if not answering.cancelled() and (failure := answering.exception()) is not None:
             raise failure  # uvicorn answers 500, or ends the connection if the answer had begun
+
+    async def invoke(
+        self,
+        api: AwsApi,
+        operation: str,
+        request: Mapping[str, Any],  # Any: documents typed by the model
+        headers: Mapping[str, str],
+        request_id: str,
+    ) -> HttpResponse:
+        """An Invoke that was read already, carried out by the server on its ordinary way. Its request id is the server's."""
+        payload = request["Payload"]
+        sent = {**headers, "content-length": str(len(payload)), "host": "localhost"}
+        scope = {
+            "method": "POST",
+            "raw_path": f"/2015-03-31/functions/{quote(request['FunctionName'])}/invocations".encode(),
+            "query_string": urlencode({"Qualifier": request["Qualifier"]}).encode() if request["Qualifier"] else b"",
+            "headers": [(name.encode(), value.encode("latin-1")) for name, value in sent.items() if value],
+        }
+        whole = _Whole(payload)
+        try:
+            await self(scope, whole.receive, whole.send)
+        except OSError as exc:
+            log.error("server-unreachable: %s", exc)
+            return api.fail(operation, ServiceFailure("The server is gone."), request_id)
+        return whole.response()
+
+
+class _Whole:
+    """The two ends of a request whose body is there, and whose answer is wanted whole."""
+
+    def __init__(self, payload: bytes) -> None:
+        self._messages: list[Mapping[str, Any]] = [{"type": "http.request", "body": payload, "more_body": False}]
+        self._start: Mapping[str, Any] = {}
+        self._parts: list[bytes] = []
+
+    async def receive(self) -> Mapping[str, Any]:
+        if self._messages:
+            return self._messages.pop()
+        await asyncio.Event().wait()  # the caller never leaves
+        raise AssertionError
+
+    async def send(self, message: Mapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            self._start = message
+        else:
+            self._parts.append(message.get("body", b""))
+
+    def response(self) -> HttpResponse:
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1"))
+            for name, value in self._start["headers"]
+            if name != b"content-length"
+        ]
+        return HttpResponse(self._start["status"], headers, b"".join(self._parts))
 
 
 async def _pass_on(scope: Scope, receive: Receive, writer: asyncio.StreamWriter) -> None:

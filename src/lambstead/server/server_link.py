@@ -92,7 +92,8 @@ class ServerLink:
         match frame.kind:
             case Kind.CHUNK if call.stream is not None:
                 version = _answered.decode(frame.head).executed_version
-                call.stream.chunk(frame.payload, version, self._grant(frame.stream))
+                # The type of the parts counts for function URLs only, which the server answers itself.
+                call.stream.chunk(frame.payload, self._grant(frame.stream), "", version)
             case Kind.RESULT | Kind.END:
                 del self._open[frame.stream]
                 head = _answered.decode(frame.head)

@@ -9,7 +9,7 @@ from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.event_queue import QueueTotals
-from lambstead.core.fleet import Environment, Instance
+from lambstead.core.fleet import Environment, Instance, Reading
 from lambstead.core.functions import FunctionVersion
 from lambstead.core.throttles import Throttled
 from lambstead.dataplane.invoker import Invoker
@@ -62,6 +62,7 @@ async def status(
         "providers": documents,
         "functions": _functions(versions),
         "events": _events(totals, events),
+        "scaling": _scaling(provisioning),
         "waiting": {f"{key.function}:{key.version}": count for key, count in invoker.waiting().items()},
         "throttles": [
             {
@@ -94,6 +95,28 @@ def _events(totals: QueueTotals, events: EventInvokes) -> dict[str, object]:
     }
 
 
+def _scaling(provisioning: Provisioning) -> list[dict[str, object]]:
+    """How the scaling of every managed version that serves stands, and why."""
+    documents = []
+    for (function, version), scaling in sorted(provisioning.scaling.versions.items()):
+        track, obstacle = scaling.track, provisioning.obstacles.get((function, version))
+        reading = track.readings[-1]
+        documents.append(
+            {
+                "function": function,
+                "version": version,
+                "desired": track.desired,
+                "ready": reading.ready,
+                "slots_in_use": reading.in_use,
+                "cpu_utilization": reading.cpu,
+                "because": track.because,
+                "obstacle": obstacle and {"code": obstacle.code, "text": obstacle.text},
+                "throttles": dict(scaling.throttled),
+            }
+        )
+    return documents
+
+
 def _capacity(instances: list[Instance], provisioning: Provisioning, loads: Mapping[str, Load]) -> dict[str, object]:
     owned = [instance for instance in instances if instance.provider is not None]
     return {
@@ -110,6 +133,7 @@ def _instance(instance: Instance, provisioning: Provisioning, loads: Mapping[str
         "phase": instance.phase,
         "vcpus": instance.type.vcpus if instance.provider is not None else None,
         "memory_mb": instance.type.memory_mb if instance.provider is not None else None,
+        **_reading(provisioning.fleet.reading(instance.id)),
         "environments": [
             _environment(environment, provisioning.notes.get(environment.id, ""), loads)
             for environment in provisioning.fleet.on(instance.id)
@@ -126,7 +150,17 @@ def _environment(environment: Environment, note: str, loads: Mapping[str, Load])
         "phase": environment.phase,
         "slots": environment.slots - environment.slots_lost,
         "busy": load.running if load else 0,
+        **_reading(environment.reading),
         "because": note,
+    }
+
+
+def _reading(reading: Reading | None) -> dict[str, object]:
+    """What agents measured; null until they have."""
+    return {
+        "cpu_seconds_total": reading.cpu_seconds_total if reading else None,
+        "cpu_utilization": reading.cpu_utilization if reading else None,
+        "memory_bytes": reading.memory_bytes if reading else None,
     }
 
 

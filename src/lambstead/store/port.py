@@ -5,7 +5,7 @@ the call returns, or nothing is if it raised. `Store.read` runs it against a sna
 suite in `tests/contract/`.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -15,6 +15,8 @@ from lambstead.core.aliases import Alias
 from lambstead.core.capacity import CapacityProvider, ProviderState
 from lambstead.core.code_signing import CodeSigningConfig
 from lambstead.core.concurrency import ProvisionedConcurrency
+from lambstead.core.durable.model import Change, Event, Execution, State
+from lambstead.core.durable.records import Errand, ExecutionQuery, ExecutionSummary, KeptExecution
 from lambstead.core.event_invokes import EventInvokeConfig
 from lambstead.core.event_queue import Delivery, QueuedEvent, QueueTotals
 from lambstead.core.event_sources import EventSourceMapping
@@ -22,6 +24,7 @@ from lambstead.core.function_urls import FunctionUrl
 from lambstead.core.functions import CodePackage, FunctionSettings, FunctionVersion
 from lambstead.core.invocations import FunctionSnapshot
 from lambstead.core.layers import LayerVersion
+from lambstead.core.log_streams import LogEvent, LogGroup, LogStream
 from lambstead.core.policies import ResourcePolicy
 from lambstead.core.runtime_management import RuntimeManagement
 
@@ -140,7 +143,80 @@ class EventSourceTransaction(EventSourceReader, Protocol):
         """Forget one mapping. Tags are the caller's to remove."""
 
 
-class Reader(EventQueueReader, LayerReader, EventSourceReader, Protocol):
+class DurableReader(Protocol):
+    """Durable executions, as far as they can be read. One whose retention is over is not shown, though it may still be there."""
+
+    def durable_state(self, execution_id: str) -> State | None:
+        """An execution with its input and all its operations, expired or not; None if there is none of this id."""
+
+    def durable_execution(self, execution_id: str, now: datetime) -> Execution | None:
+        """An execution alone."""
+
+    def durable_input(self, execution_id: str) -> str:
+        """The input of an execution that exists."""
+
+    def durable_execution_named(self, function: str, name: str, now: datetime) -> KeptExecution | None:
+        """The execution of a function that has this name; one that is being deleted has lost it."""
+
+    def durable_executions(
+        self, query: ExecutionQuery, position: tuple[int, str] | None, limit: int, now: datetime
+    ) -> Sequence[ExecutionSummary]:
+        """Executions by their start; `position` is start (epoch milliseconds) and id of the last one seen."""
+
+    def durable_events(self, execution_id: str, after: int, limit: int) -> Sequence[Event]:
+        """History: events with a number greater than `after`, in order."""
+
+    def durable_events_backwards(self, execution_id: str, before: int, limit: int) -> Sequence[Event]:
+        """History: events with a number less than `before`, the newest first."""
+
+    def due_durable_executions(self, now: datetime, limit: int) -> Sequence[str]:
+        """Ids of executions for which something is due, the longest overdue first."""
+
+    def next_durable_wake(self, after: datetime) -> datetime | None:
+        """When something is due next that is not due at `after`."""
+
+    def live_durable_executions(self) -> Sequence[str]:
+        """Ids of executions that have a live invocation."""
+
+    def expired_durable_executions(self, now: datetime, limit: int) -> Sequence[str]:
+        """Ids of executions that are to be removed."""
+
+    def next_durable_expiry(self) -> datetime | None:
+        """When the next execution is to be removed."""
+
+    def durable_totals(self) -> Mapping[str, int]:
+        """How many executions there are by status; statuses without any are left out."""
+
+    def due_durable_errands(self, now: datetime, limit: int) -> Sequence[Errand]:
+        """Errands that are due, the longest overdue first."""
+
+    def next_durable_errand(self, after: datetime) -> datetime | None:
+        """When the next errand is due that is not due at `after`."""
+
+
+class DurableTransaction(DurableReader, Protocol):
+    """Changes of durable executions. `wake_at` is when something happens to the execution by itself."""
+
+    def start_durable_execution(self, state: State, change: Change, wake_at: datetime | None) -> None:
+        """Insert an execution of a new id and a name that `durable_execution_named` does not find. Who had the name before is removed."""
+
+    def save_durable_change(self, change: Change, wake_at: datetime | None) -> bool:
+        """Write what a rule made of an execution; False, and nothing done, if it is not there any more.
+
+        `Execution.answered` is not kept.
+        """
+
+    def save_durable_errand(self, errand: Errand, due: datetime) -> None:
+        """Insert an errand, or replace that of the same operation."""
+
+    def delete_durable_errand(self, errand: Errand) -> None:
+        """Forget an errand."""
+
+    def delete_durable_execution(self, execution_id: str, limit: int) -> bool:
+        """Remove an execution, at most `limit` of its operations and events at a time; True once nothing of it is left."""
+
+
+class Reader(EventQueueReader, LayerReader, EventSourceReader, DurableReader, Protocol):
     """What can be read in a transaction. Lists are ordered by name and complete under paging by `after`."""
 
     def function(self, name: str) -> FunctionSnapshot | None:
@@ -194,6 +270,9 @@ class Reader(EventQueueReader, LayerReader, EventSourceReader, Protocol):
     def function_url(self, function: str, qualifier: str) -> FunctionUrl | None:
         """The URL config of one qualifier; the empty one is the unqualified function."""
 
+    def function_url_by_id(self, url_id: str) -> FunctionUrl | None:
+        """The URL config whose host begins with this id."""
+
     def function_urls(self, function: str, after: str | None, limit: int) -> Sequence[FunctionUrl]:
         """URL configs of a function by qualifier, from the beginning or after one."""
 
@@ -225,7 +304,9 @@ class Reader(EventQueueReader, LayerReader, EventSourceReader, Protocol):
         """`CodeSha256` of every package that a version refers to."""
 
 
-class Transaction(Reader, EventQueueTransaction, LayerTransaction, EventSourceTransaction, Protocol):
+class Transaction(
+    Reader, EventQueueTransaction, LayerTransaction, EventSourceTransaction, DurableTransaction, Protocol
+):
     """What can be written in a transaction."""
 
     def next_version_number(self, function: str) -> int:
@@ -296,7 +377,7 @@ class Transaction(Reader, EventQueueTransaction, LayerTransaction, EventSourceTr
 
     def delete_everything(self) -> None:
         """Forget every function with all that belongs to it, every provider, layer, event source mapping, code signing config,
-        queued event and tag."""
+        queued event, durable execution and tag."""
 
 
 class Packages(Protocol):
@@ -319,6 +400,24 @@ class Packages(Protocol):
 
     async def sweep(self, used: Iterable[str], stacks: Iterable[Sequence[CodePackage]]) -> int:
         """Delete packages whose `CodeSha256` is not among `used`, and stacks not among `stacks`; how many were deleted."""
+
+
+class Logs(Protocol):
+    """What environments wrote, by log group and log stream. Reading waits for the disk: it belongs into a thread."""
+
+    def groups(self) -> Sequence[LogGroup]:
+        """All log groups by name: those that something was written for."""
+
+    def streams(self, group: str) -> Sequence[LogStream]:
+        """The streams of a group by name; none if there is no such group."""
+
+    def events(self, stream: LogStream, start_ms: int, end_ms: int, after: int = 0) -> Iterator[LogEvent]:
+        """Events of a stream from `start_ms` on and before `end_ms`, oldest first, from position `after` on."""
+
+    def events_backward(
+        self, stream: LogStream, start_ms: int, end_ms: int, before: int | None = None
+    ) -> Iterator[LogEvent]:
+        """The same, newest first, as far as they end at or before position `before`."""
 
 
 class Store(Protocol):

@@ -33,6 +33,7 @@ from lambstead.core.policies import ResourcePolicy
 from lambstead.core.runtime_management import RuntimeManagement
 from lambstead.store.port import Position, Reader, Transaction
 from lambstead.store.sql import load_migrations, load_queries
+from lambstead.store.sqlite_durable import DurableReads, DurableWrites
 from lambstead.store.sqlite_event_queue import QueueReads, QueueWrites
 from lambstead.store.sqlite_event_sources import EventSourceReads, EventSourceWrites
 from lambstead.store.sqlite_layers import LayerReads, LayerWrites
@@ -69,7 +70,7 @@ class SchemaTooNew(Exception):
     """The database was written by a newer Lambstead; the message says what to do."""
 
 
-class SqliteReader(QueueReads, LayerReads, EventSourceReads):
+class SqliteReader(QueueReads, LayerReads, EventSourceReads, DurableReads):
     """Reads of one connection; see `store.port.Reader`."""
 
     def function(self, name: str) -> FunctionSnapshot | None:
@@ -147,6 +148,9 @@ class SqliteReader(QueueReads, LayerReads, EventSourceReads):
     def function_url(self, function: str, qualifier: str) -> FunctionUrl | None:
         return self._one("function_url", _function_urls, function=function, qualifier=qualifier)
 
+    def function_url_by_id(self, url_id: str) -> FunctionUrl | None:
+        return self._one("function_url_by_id", _function_urls, url_id=url_id)
+
     def function_urls(self, function: str, after: str | None, limit: int) -> Sequence[FunctionUrl]:
         return self._documents("function_urls", _function_urls, function=function, after=after, limit=limit)
 
@@ -182,7 +186,7 @@ class SqliteReader(QueueReads, LayerReads, EventSourceReads):
         return [package for (package,) in self._rows("packages")]
 
 
-class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrites):
+class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrites, DurableWrites):
     """Writes of the writer's connection; see `store.port.Transaction`. `touched` collects names of changed functions."""
 
     def __init__(self, connection: sqlite3.Connection, queries: Mapping[str, str]) -> None:
@@ -320,6 +324,7 @@ class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrite
         self._forget_queue()
         self._forget_layers()
         self._forget_event_sources()
+        self._forget_durable()
 
 
 @dataclass(slots=True)

@@ -98,7 +98,10 @@ class AwsApi:
         self._readers, self._writers = ReaderCompiler(), WriterCompiler()
         self._checkers = validate.CheckerCompiler(self.service)
         self._errors = ErrorWriter(model)
-        self._router = Router(_templates(model) if self._protocol == "rest-json" else ())
+        self._router = Router(
+            _templates(model) if self._protocol == "rest-json" else (),
+            overlay.SPANNING_LABELS.get(self.service, frozenset()),
+        )
 
     @classmethod
     @functools.cache

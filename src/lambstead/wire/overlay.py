@@ -101,6 +101,12 @@ WHOLE_LIST_ENUMS: Mapping[str, frozenset[str]] = {
     "lambda": frozenset({"CompatibleRuntimes"}),
 }
 
+PRINTED_ORDER: Mapping[str, tuple[str, ...]] = {
+    # Recorded: an order that no table of AWS's other sets explains.
+    "EventSourcePosition": ("LATEST", "AT_TIMESTAMP", "TRIM_HORIZON"),
+}
+"""The order in which a value set is printed, by shape, where it is not that of a Java set."""
+
 CONTENT_TYPES: Mapping[tuple[str, str], str] = {
     # The Invoke page of AWS's API reference and every SDK: the payload of an invocation is JSON.
     ("lambda", "Invoke"): "application/json",
@@ -115,6 +121,11 @@ STATUS_OF_OURS: Mapping[type[DomainError], int] = {
     NotImplementedYet: HTTPStatus.NOT_IMPLEMENTED,
 }
 
+SPANNING_LABELS: Mapping[str, frozenset[str]] = {
+    # ARNs of durable executions and callback ids contain slashes. SDKs encode them; people with curl send them as they are.
+    "lambda": frozenset({"DurableExecutionArn", "CallbackId"}),
+}
+
 DEFAULT_MAX_BODY_BYTES = 10 * 1024 * 1024
 MAX_BODY_BYTES: Mapping[tuple[str, str], int] = {
     # Recorded: "Request must be smaller than 70167211 bytes for the CreateFunction operation"; the other uploads share the limit.
@@ -125,6 +136,8 @@ MAX_BODY_BYTES: Mapping[tuple[str, str], int] = {
     ("lambda", "Invoke"): 6_291_556,
     ("lambda", "InvokeAsync"): 6_291_556,
     ("lambda", "InvokeWithResponseStream"): 6_291_556,
+    # A result of 6 MiB is legal in one update, and JSON may spell each of its characters with several bytes.
+    ("lambda", "CheckpointDurableExecution"): 32 * 1024 * 1024,
 }
 
 OPERATION_NAMES_IN_MESSAGES: Mapping[tuple[str, str], str] = {

@@ -11,7 +11,7 @@ Order: query and header members before path labels before the body (observed: qu
 length before pattern. AWS does not promise one.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from botocore.model import ListShape, MapShape, Shape, StructureShape
@@ -210,7 +210,7 @@ class CheckerCompiler:
         if (pattern := metadata.get("pattern")) is not None and pattern not in overlay.UNTRANSLATED_PATTERNS:
             constraints.append(self._pattern_constraint(pattern, metadata.get("max")))
         if enum and "enum" in metadata:
-            constraints.append(_enum_constraint(metadata["enum"]))
+            constraints.append(_enum_constraint(metadata["enum"], overlay.PRINTED_ORDER.get(shape.name)))
         return constraints
 
     def _pattern_constraint(self, text: str, longest: int | None) -> Constraint:
@@ -301,6 +301,6 @@ def _type_constraints(shape: Shape) -> list[Constraint]:
     return _range_constraints("integer", smallest, largest)
 
 
-def _enum_constraint(values: list[str]) -> Constraint:
+def _enum_constraint(values: list[str], printed: Sequence[str] | None = None) -> Constraint:
     allowed = frozenset(values)
-    return f"Member must satisfy enum value set: [{', '.join(java.set_order(values))}]", allowed.__contains__
+    return f"Member must satisfy enum value set: [{', '.join(printed or java.set_order(values))}]", allowed.__contains__

@@ -1,0 +1,173 @@
+"""Invocations of durable executions: begun when the execution wants one, run by the ordinary invoke path, settled by `core.durable`.
+
+    wants one ──► begin (being written while the function starts) ──► run ──► what follows from its end
+
+A checkpoint of an invocation waits in the lane until its begin is durable; one whose begin could not be written is refused by its token.
+"""
+
+import asyncio
+import contextlib
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import datetime
+from typing import Protocol
+
+import msgspec
+
+from lambstead.control.durable.lanes import Lane, Lanes, UnknownExecution
+from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.durable.documents import invocation_event
+from lambstead.core.durable.lifecycle import (
+    Backoff,
+    Crashed,
+    Gone,
+    InvocationEnd,
+    NotRun,
+    Returned,
+    begin_invocation,
+    invocation_ended,
+)
+from lambstead.core.durable.model import Change, ErrorObject, Execution
+from lambstead.core.durable.records import state_marker
+from lambstead.core.durable.triggers import fire_due, wants_invocation
+from lambstead.core.errors import DomainError, ResourceNotFound, ServiceFailure
+from lambstead.core.invocations import Target
+
+
+class Answer(Protocol):
+    """How an invocation ended."""
+
+    @property
+    def payload(self) -> bytes: ...
+    @property
+    def executed_version(self) -> str: ...
+    @property
+    def is_error(self) -> bool: ...
+
+
+class Functions(Protocol):
+    """The invoke path: one invocation of a function, durable or not."""
+
+    async def resolve(self, ref: FunctionRef) -> Target: ...
+    async def run_once(
+        self, target: Target, *, request_id: str, payload: bytes, trace_id: str, tenant_id: str
+    ) -> Answer: ...
+
+
+class DurableInvocations:
+    """See the module."""
+
+    def __init__(
+        self,
+        lanes: Lanes,
+        functions: Functions,
+        realm: Realm,
+        backoff: Backoff,
+        now: Callable[[], datetime],
+    ) -> None:
+        self._lanes = lanes
+        self._functions = functions
+        self._realm = realm
+        self._backoff = backoff
+        self._now = now
+
+    async def advance(self, execution_id: str) -> None:
+        """Let timers happen that are due, and run the function if the execution wants that then."""
+        with contextlib.suppress(UnknownExecution):
+            async with self._lanes.hold(execution_id) as lane:
+                begun = await self._begin(lane)
+            if begun is not None:
+                request_id, run = begun
+                await self._settle(execution_id, request_id, await run)
+
+    async def fire(self, execution_id: str) -> None:
+        """Let timers happen that are due, and no more."""
+        with contextlib.suppress(UnknownExecution):
+            async with self._lanes.hold(execution_id) as lane:
+                change = fire_due(lane.state, self._now())
+                if change is not None:
+                    await lane.write(change)
+
+    async def lost(self, execution_id: str, because: str) -> None:
+        """The invocation that the store has as live does not run any more: an earlier server ran it."""
+        with contextlib.suppress(UnknownExecution):
+            async with self._lanes.hold(execution_id) as lane:
+                live = lane.execution.live
+                request_id = live.request_id if live is not None else ""
+            await self._settle(execution_id, request_id, Crashed(ErrorObject(because, "ServiceException")))
+
+    async def _begin(self, lane: Lane) -> "tuple[str, asyncio.Task[InvocationEnd]] | None":
+        """Start the function and write that it started, both at once. None when there is nothing to run."""
+        now = self._now()
+        fired = fire_due(lane.state, now)
+        state = lane.state if fired is None else fired.applied_to(lane.state)
+        if not wants_invocation(state, now):
+            if fired is not None:
+                await lane.write(fired)
+            return None
+        request_id = str(uuid.uuid4())
+        change = _joined(fired, begin_invocation(state, request_id, now))
+        after = change.applied_to(lane.state)
+        event = msgspec.json.encode(invocation_event(after, self._realm, state_marker))
+        run = asyncio.create_task(self._run(after.execution, request_id, event), name=f"invocation {request_id}")
+        try:
+            await lane.write(change)
+        except BaseException:
+            run.cancel()
+            raise
+        return request_id, run
+
+    async def _run(self, execution: Execution, request_id: str, event: bytes) -> InvocationEnd:
+        try:
+            target = await self._functions.resolve(FunctionRef(execution.function, execution.version))
+            answer = await self._functions.run_once(
+                replace(target, is_asynchronous=True),
+                request_id=request_id,
+                payload=event,
+                trace_id=execution.trace_header or "",
+                tenant_id=execution.tenant_id or "",
+            )
+        except ResourceNotFound as error:
+            return Gone(error.message)
+        except ServiceFailure as error:
+            return Crashed(ErrorObject(error.message, error.shape))
+        except DomainError as error:
+            return NotRun(error.message)
+        return Crashed(error_of(answer.payload)) if answer.is_error else Returned(answer.payload)
+
+    async def _settle(self, execution_id: str, request_id: str, end: InvocationEnd) -> None:
+        async with self._lanes.hold(execution_id) as lane:
+            change = invocation_ended(lane.state, request_id, end, self._backoff, self._now())
+            if change is not None:
+                await lane.write(change)
+
+
+def _joined(first: Change | None, second: Change) -> Change:
+    """Two changes, one after the other, as one."""
+    if first is None:
+        return second
+    operations = {each.id: each for each in (*first.operations, *second.operations)}
+    return Change(
+        second.execution,
+        tuple(operations.values()),
+        (*first.events, *second.events),
+        (*first.effects, *second.effects),
+    )
+
+
+def error_of(payload: bytes) -> ErrorObject:
+    """The error document that a runtime posted, as an ErrorObject."""
+    try:
+        document = msgspec.json.decode(payload)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        document = None
+    if not isinstance(document, Mapping):
+        return ErrorObject(payload.decode(errors="replace"))
+    trace = document.get("stackTrace")
+    lines = tuple(str(each) for each in trace) if isinstance(trace, list) and trace else None
+    return ErrorObject(_text(document.get("errorMessage")), _text(document.get("errorType")), None, lines)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
