@@ -54,6 +54,7 @@ from lambstead.server.http import HttpServer, bind, bind_shared, bind_unix
 from lambstead.server.invocations import GatewayInvocations
 from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.pages import Pages
+from lambstead.server.proxy import with_caller
 from lambstead.server.status import status
 from lambstead.store.log_files import LogFiles
 from lambstead.store.packages import DiskPackages
@@ -324,6 +325,8 @@ class Lambstead:
         await self._http.stop(self.settings.stop_wait)
 
     async def _application(self, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI, as uvicorn types it
+        if self._gateways is not None:
+            scope = with_caller(scope)
         url_id = self._function_urls.url_id(scope)
         if url_id is not None:
             await self._function_urls(scope, receive, send, url_id)

@@ -20,6 +20,8 @@ from lambstead.wire.gateway import AwsApi, HttpResponse
 
 log = logging.getLogger("lambstead.gateway")
 
+CALLER_HEADER = b"x-lambstead-caller"
+"""The address of the caller, from a gateway process to the server; callers' own headers of this name go no further."""
 PIECE_BYTES = 64 * 1024
 
 _HOP_BY_HOP = frozenset(
@@ -29,6 +31,13 @@ _HOP_BY_HOP = frozenset(
     }
 )
 """Headers of one connection, not of the request; 100-continue is answered by whoever holds the caller's connection."""
+
+
+def with_caller(scope: Scope) -> Scope:
+    """The scope of a request that came through a gateway process, with the address of its caller as the client's."""
+    callers = [value.decode() for name, value in scope["headers"] if name == CALLER_HEADER]
+    headers = [header for header in scope["headers"] if header[0] != CALLER_HEADER]
+    return {**scope, "client": (callers[0], 0) if callers else None, "headers": headers}
 
 
 class Proxy:
@@ -135,7 +144,13 @@ def _head(scope: Scope, *, chunked: bool) -> bytes:
     query = b"?" + scope["query_string"] if scope["query_string"] else b""
     # The connection is kept alive, as the server sees it: else it would be closed on a body that it did not want, and its answer might be lost.
     lines = [b"%b %b%b HTTP/1.1" % (scope["method"].encode(), scope["raw_path"], query)]
-    lines += [b"%b: %b" % (name, value) for name, value in scope["headers"] if name not in _HOP_BY_HOP]
+    lines += [
+        b"%b: %b" % (name, value)
+        for name, value in scope["headers"]
+        if name not in _HOP_BY_HOP and name != CALLER_HEADER
+    ]
+    if scope.get("client"):
+        lines.append(b"%b: %b" % (CALLER_HEADER, scope["client"][0].encode()))
     if chunked:
         lines.append(b"transfer-encoding: chunked")
     return b"\r\n".join(lines) + b"\r\n\r\n"
