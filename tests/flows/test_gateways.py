@@ -295,7 +295,7 @@ def test_a_killed_gateway_is_replaced_and_its_slots_come_back(server: Server, tm
     assert server.status()["gateways"][1]["restarts"] == victim["restarts"] + 1
     (tmp_path / "open").touch()
     wait_for(lambda: not any(e["busy"] for e in server.environments("barrier")), "the slot of the lost call is free")
-    for caller in callers_of_all(server):
+    for caller in [*callers, *callers_of_all(server)]:
         caller.connection.close()
     again = tmp_path / "again"
     again.mkdir()
