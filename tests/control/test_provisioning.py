@@ -29,6 +29,7 @@ from lambstead.core.egress import EgressRules
 from lambstead.core.fleet import Instance, InstancePhase
 from lambstead.core.functions import FunctionVersion, State, UpdateStatus
 from lambstead.core.invocations import resolve
+from lambstead.core.throttles import Throttles
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.outcomes import Invocation
 from lambstead.dataplane.records import PlatformRecords
@@ -119,7 +120,7 @@ def play(tmp_path: Path, story: Callable[[Scene], Awaitable[None]]) -> None:
             pokes.append(None)
 
         packages, machines, letters = DiskPackages(tmp_path / "packages"), Machines(), Letters()
-        invoker = Invoker(Routes(store), Realm(), Limits(0.2, 5, 10), PlatformRecords(), poke)
+        invoker = Invoker(Routes(store), Realm(), Limits(0.2, 5, 10), PlatformRecords(), Throttles(), poke)
         provisioning = Provisioning(
             store=store,
             settling=Settling(store, packages, Realm()),

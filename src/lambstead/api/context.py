@@ -12,6 +12,7 @@ from lambstead.core.durable.model import ErrorObject, Execution, State
 from lambstead.core.durable.model import Operation as DurableOperation
 from lambstead.core.errors import DomainError
 from lambstead.core.invocations import Target
+from lambstead.core.throttles import Throttles
 from lambstead.store.port import Logs, Packages, Store, Transaction
 
 Request = Mapping[str, Any]
@@ -45,6 +46,10 @@ class StreamedResponse(Protocol):
     @property
     def outcome(self) -> Outcome | DomainError:
         """How it ended. The payload is what did not come in parts."""
+
+    @property
+    def executed_version(self) -> str:
+        """The version that answers."""
 
     @property
     def content_type(self) -> str | None:
@@ -148,6 +153,8 @@ class Context:
     """Wakes the loop of schedules, after one was created or changed."""
     default_minimum: int
     """Environments of a version whose scaling nobody configured."""
+    throttles: Throttles
+    """Where refused invocations are counted."""
     concurrent_executions: int
     """The account's limit of standard invocations at once."""
     base_url: str

@@ -10,10 +10,11 @@ import msgspec
 from lambstead.api.context import Call, Context, Request, Response, nothing_else
 from lambstead.api.lambda_durable_invoke import invoke_durable
 from lambstead.core.arn import FunctionRef
-from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent
+from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent, TooManyRequests
 from lambstead.core.event_queue import QueuedEvent, check_payload_size, check_room
 from lambstead.core.invocations import Target
 from lambstead.core.lineage import arrive
+from lambstead.core.throttles import Cause
 from lambstead.core.traces import trace_header
 from lambstead.store.port import Transaction
 
@@ -124,7 +125,11 @@ async def queue_event(
         check_room(tx.queue_totals(), payload)
         tx.enqueue_event(event, payload or b"{}", event.accepted_at)
 
-    await context.store.write(work)
+    try:
+        await context.store.write(work)
+    except TooManyRequests:
+        context.throttles.add(ref.name, "", Cause.EVENT_QUEUE_FULL)
+        raise
     context.wake_events()
 
 

@@ -54,16 +54,17 @@ from lambstead.instance.runtimes.runtime import (
     RuntimeProcess,
     WorkerLink,
 )
+from lambstead.instance.server_address import ServerAddress, connect, introduce
 from lambstead.instance.strays import ENVIRONMENT_VARIABLE, INSTANCE_VARIABLE
+from lambstead.instance.worker_relay import WorkerRelay
 from lambstead.link.connection import LinkConnection
-from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
+from lambstead.link.frames import Frame
 from lambstead.link.messages import (
     EnvironmentDegraded,
     EnvironmentExited,
     EnvironmentFailed,
     EnvironmentReady,
     FromAgent,
-    Hello,
     StartEnvironment,
 )
 
@@ -87,7 +88,7 @@ class Host:
     """What an environment knows of the agent and the machine it runs on. Paths are absolute."""
 
     instance_id: str
-    socket_path: Path
+    server: ServerAddress
     environments_dir: Path
     runtimes_dir: Path
     level: IsolationLevel = "process"
@@ -139,6 +140,8 @@ class Environment:
         """Workers that are left as far as we know; AWS's clients do not replace any."""
         self._workers: LinkedWorkers | None = None
         """Set when the workers speak the link themselves."""
+        self._relay: WorkerRelay | None = None
+        """Set when their link is passed on here."""
         self._note = ""
         self._init_started = 0.0
 
@@ -183,7 +186,7 @@ class Environment:
         if not self._open_log(runtime):
             return None
         places = self._places()
-        link, status_fd = self._link_for_workers(places)
+        link, status_fd = await self._link_for_workers(places)
         try:
             process = self._process(runtime, link, places)
             if process is None:
@@ -354,14 +357,24 @@ class Environment:
         self._main.pass_gate()
         return not self._ending.done()
 
-    def _link_for_workers(self, places: Places) -> tuple[WorkerLink | None, int | None]:
+    async def _link_for_workers(self, places: Places) -> tuple[WorkerLink | None, int | None]:
         """What lets workers speak the link themselves, and the end of the status pipe that goes to them; neither where they don't."""
-        if not (self._managed and self._start.link_path):
+        path = Path(self._start.link_path) if self._start.link_path else None
+        if self._managed and self._start.relays_workers:
+            path = await self._relay_workers()
+        if not self._managed or path is None:
             return None, None
         read_fd, write_fd = os.pipe()
         self._workers = LinkedWorkers(read_fd, self._start.max_concurrency, self._progress.set, self.worker_lost)
-        path = places.show(Path(self._start.link_path), SOCKETS_DIR / "link.sock")
-        return WorkerLink(str(path), self._start.environment_id, write_fd), write_fd
+        shown = places.show(path, SOCKETS_DIR / "link.sock")
+        return WorkerLink(str(shown), self._start.environment_id, write_fd), write_fd
+
+    async def _relay_workers(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="lambstead-"))
+        self._folders.append(folder)
+        self._relay = WorkerRelay(self._host.server, self._host.instance_id, self._start.environment_id)
+        await self._relay.listen(folder / "link.sock")
+        return folder / "link.sock"
 
     def _listen_for_logs(self, places: Places, output: LogCapture) -> Path:
         path = places.temp.parent / "log.sock"
@@ -428,16 +441,13 @@ class Environment:
         self._ready = True
         platform_log.init_ended("success", init_ms)
         if self._link is not None:
-            self._link.send(Kind.HELLO, 0, msgspec.json.encode(Hello(PROTOCOL_VERSION, self._start.environment_id)))
+            introduce(self._link, self._host.server, self._host.instance_id, self._start.environment_id, worker=False)
             api.open_link(self._link)
         self._report(EnvironmentReady(self._start.environment_id, init_ms, main.runtime_pid, self._note))
         await self._ending
 
     async def _connect_link(self) -> LinkConnection:
-        loop = asyncio.get_running_loop()
-        path = str(self._host.socket_path)
-        _, link = await loop.create_unix_connection(lambda: LinkConnection(self._link_frame, self._link_lost), path)
-        return link
+        return await connect(self._host.server, lambda: LinkConnection(self._link_frame, self._link_lost))
 
     def _link_frame(self, link: LinkConnection, frame: Frame) -> None:
         assert self._api is not None
@@ -546,6 +556,8 @@ class Environment:
             self._link.close()
         if self._main is not None:
             await self._main.kill()
+        if self._relay is not None:
+            self._relay.close()
         if self._workers is not None:
             self._workers.close()
         if self._platform_log is not None and self._output is not None:
