@@ -28,12 +28,14 @@ from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
 from lambstead.control.provisioning import Provisioning
+from lambstead.control.scaling import Scaling
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
 from lambstead.core.arn import Realm
+from lambstead.core.demand import Pace
+from lambstead.core.desired import Policy
 from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.event_queue import RetryPolicy
-from lambstead.core.reconcile import Policy
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
@@ -141,6 +143,15 @@ class Lambstead:
             self.loop.poke,
         )
         self.agents = Agents(self.invoker)
+        policy = Policy(
+            default_minimum=settings.min_environments,
+            standard_limit=settings.standard_environments,
+            idle_environment=settings.idle_environment,
+            idle_instance=settings.idle_instance,
+            drain_grace=DRAIN_GRACE,
+            instance_lifetime=settings.instance_lifetime,
+        )
+        pace = Pace().faster(settings.scaling_time_scale)
         self.provisioning = Provisioning(
             store=store,
             settling=Settling(store, self.packages, realm),
@@ -153,17 +164,12 @@ class Lambstead:
                 endpoint_url=self.url,
                 workers_on_link=settings.runtime_client == "link",
             ),
+            scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
             agents=self.agents,
             slots=self.invoker,
             realm=realm,
-            policy=Policy(
-                default_minimum=settings.min_environments,
-                standard_limit=settings.standard_environments,
-                idle_environment=settings.idle_environment,
-                idle_instance=settings.idle_instance,
-                drain_grace=DRAIN_GRACE,
-            ),
+            policy=policy,
             poke=self.loop.poke,
         )
         self.agents.reports = self.provisioning

@@ -88,6 +88,10 @@ class Settings:
     """An on-demand environment that nobody used for so long is stopped."""
     idle_instance: timedelta
     """An instance that has had no environment for so long is stopped."""
+    instance_lifetime: timedelta
+    """An instance of a capacity provider that is so old is replaced by a fresh one."""
+    scaling_time_scale: float
+    """How many times faster than AWS's the clock of scaling runs: with 60, what takes five minutes there takes five seconds."""
     runtime_client: RuntimeClient
     """How Python workers of managed functions get their events: over the invocation link, or with AWS's client speaking HTTP."""
     instance_poll: timedelta
@@ -150,6 +154,10 @@ class Settings:
             idle_instance=sources.duration(
                 "idle_instance", defaults.idle_instance, timedelta(seconds=1), timedelta(hours=24)
             ),
+            instance_lifetime=sources.duration(
+                "instance_lifetime", timedelta(days=14), timedelta(seconds=1), timedelta(days=365)
+            ),
+            scaling_time_scale=sources.number("scaling_time_scale", 1.0, 0.1, 1000.0),
             instance_poll=sources.duration(
                 "instance_poll", timedelta(seconds=5), timedelta(milliseconds=50), timedelta(minutes=1)
             ),
@@ -179,7 +187,7 @@ class Settings:
         sources.refuse_unknown([each.name for each in fields(cls)])
         return settings
 
-    def described(self) -> dict[str, str | int]:
+    def described(self) -> dict[str, str | int | float]:
         """Every setting as printable text or number, secrets masked."""
         return {each.name: _printable(each.name, getattr(self, each.name)) for each in fields(self)}
 
@@ -221,6 +229,17 @@ class _Sources:
         number = int(text) if re.fullmatch(r"[+-]?[0-9]{1,16}", text) and not isinstance(value, bool) else None
         if number is None or not least <= number <= most:
             raise SettingsError(f"{place}: {_shown(value)} is not a whole number from {least} to {most}.")
+        return number
+
+    def number(self, key: str, default: float, least: float, most: float) -> float:
+        """A number from `least` to `most`."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return default
+        text = str(value).strip()
+        number = float(text) if re.fullmatch(r"[0-9]{1,9}(\.[0-9]{1,9})?", text) else None
+        if number is None or isinstance(value, bool) or not least <= number <= most:
+            raise SettingsError(f"{place}: {_shown(value)} is not a number from {least:g} to {most:g}.")
         return number
 
     def duration(self, key: str, default: timedelta, least: timedelta, most: timedelta) -> timedelta:
@@ -363,9 +382,9 @@ def _nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
     return f"; did you mean {prefix}{close[0]}?" if close else "."
 
 
-def _printable(key: str, value: object) -> str | int:
+def _printable(key: str, value: object) -> str | int | float:
     if key in _SECRETS:
         return _MASK
     if isinstance(value, timedelta):
         return duration_text(value)
-    return value if isinstance(value, int) else str(value)
+    return value if isinstance(value, int | float) else str(value)

@@ -16,14 +16,16 @@ import pytest
 from tests.samples import created, managed, provider, published, standard
 
 from lambstead.control.provisioning import Provisioning
+from lambstead.control.scaling import Scaling
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
 from lambstead.core.capacity import ProviderState
+from lambstead.core.demand import Pace
+from lambstead.core.desired import Policy
 from lambstead.core.fleet import Instance, InstancePhase
 from lambstead.core.functions import FunctionVersion, State, UpdateStatus
 from lambstead.core.invocations import resolve
-from lambstead.core.reconcile import Policy
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.outcomes import Invocation
 from lambstead.dataplane.records import PlatformRecords
@@ -127,6 +129,7 @@ def play(tmp_path: Path, story: Callable[[Scene], Awaitable[None]]) -> None:
                 endpoint_url="http://127.0.0.1:1",
                 workers_on_link=True,
             ),
+            scaling=Scaling(invoker, POLICY, Pace()),
             driver=machines,
             agents=letters,
             slots=invoker,

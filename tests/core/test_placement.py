@@ -21,6 +21,7 @@ from lambstead.core.capacity import (
     default_slots_per_vcpu,
 )
 from lambstead.core.catalogue import all_types, choose, unknown_patterns
+from lambstead.core.draft import Draft
 from lambstead.core.errors import IllegalTransition, InvalidParameterValue, ResourceConflict
 from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, PublicationKey
 from lambstead.core.placement import LIMIT_REACHED, Demand, Nowhere, OnInstance, OnNewInstance, has_room, place
@@ -52,7 +53,7 @@ def chosen(
     existing: Fleet, demand: Demand = SMALL, cp: CapacityProvider | None = None
 ) -> tuple[str, str] | tuple[str, str, str]:
     """The placement in short: `on` an instance, a `new` type in a zone, or `nowhere` with the code."""
-    match place(demand, cp or provider(), "us-east-1", existing):
+    match place(demand, cp or provider(), "us-east-1", Draft(existing)):
         case OnInstance(instance, _):
             return "on", instance.id
         case OnNewInstance(kind, zone, _):
@@ -124,14 +125,14 @@ def test_instances_of_others_are_no_room() -> None:
 
 
 def test_the_reasons_are_sentences() -> None:
-    at_limit = place(SMALL, provider(max_vcpus=4), "us-east-1", fleet(("i1", "a", 3)))
+    at_limit = place(SMALL, provider(max_vcpus=4), "us-east-1", Draft(fleet(("i1", "a", 3))))
     assert at_limit == Nowhere("CapacityProviderScalingLimitExceeded", LIMIT_REACHED)
     assert LIMIT_REACHED == (
         "MinimumExecutionEnvironments can't be provisioned because CapacityProvider has reached maxVCpuCount limit. "
         "Increase maxVCpuCount in the CapacityProvider configuration and try again."
     )
     tiny = provider(requirements=InstanceRequirements(allowed=("c7i.large",)))
-    impossible = place(replace(SMALL, vcpus=2.0), tiny, "us-east-1", Fleet())
+    impossible = place(replace(SMALL, vcpus=2.0), tiny, "us-east-1", Draft(Fleet()))
     assert impossible == Nowhere(
         "InsufficientCapacity",
         "No instance type that capacity provider cp allows has room for an execution environment of 2 vCPU and 2048 MB.",
@@ -144,14 +145,14 @@ def test_the_reasons_are_sentences() -> None:
 )
 def test_one_vcpu_and_one_gib_are_the_hosts(vcpus: float, memory_mb: int, fits: bool) -> None:
     empty = fleet(("i1", "a", 0))
-    assert has_room(empty.instances["i1"], Demand(KEY, vcpus, memory_mb, 1), empty) is fits
+    assert has_room(empty.instances["i1"], Demand(KEY, vcpus, memory_mb, 1), Draft(empty)) is fits
 
 
 def test_room_is_what_others_leave() -> None:
     used = fleet(("i1", "a", 2))
-    assert has_room(used.instances["i1"], Demand(KEY, 1.0, 3072, 1), used)
-    assert not has_room(used.instances["i1"], Demand(KEY, 1.1, 3072, 1), used)
-    assert not has_room(used.instances["i1"], Demand(KEY, 1.0, 3073, 1), used)
+    assert has_room(used.instances["i1"], Demand(KEY, 1.0, 3072, 1), Draft(used))
+    assert not has_room(used.instances["i1"], Demand(KEY, 1.1, 3072, 1), Draft(used))
+    assert not has_room(used.instances["i1"], Demand(KEY, 1.0, 3073, 1), Draft(used))
 
 
 # --- the catalogue ------------------------------------------------------------------------------------------------------------
@@ -171,7 +172,7 @@ def test_room_is_what_others_leave() -> None:
         ((), 1.0, 2048, 2, "c7i.large"),
         ((), 1.0, 2048, 1, None),
         ((), 2.0, 4096, 3, None),
-        ((), 96.0, 2048, 15_000, None),
+        ((), 192.0, 2048, 15_000, None),
         (("arm64",), 1.0, 2048, 400, "c8g.xlarge"),
         (("x86_64", ("m7i.*",)), 1.0, 2048, 400, "m7i.xlarge"),
         (("x86_64", ("c5.4xlarge", "r5.large")), 1.0, 2048, 400, "c5.4xlarge"),
@@ -191,12 +192,24 @@ def test_the_smallest_comfortable_type_that_fits_is_chosen(
 
 
 def test_the_catalogue_has_every_type_once_with_its_familys_memory() -> None:
-    assert len(TYPES) == len(all_types()) == 144
+    assert len(TYPES) == len(all_types()) == 147
     assert [(TYPES[n].vcpus, TYPES[n].memory_mb) for n in ("c5.large", "m6g.2xlarge", "r7i.24xlarge")] == [
         (2, 4096),
         (8, 32768),
         (96, 786432),
     ]
+
+
+@pytest.mark.parametrize(
+    ("name", "usd"), [("c7i.8xlarge", 1.428), ("c8g.16xlarge", 2.552), ("m7g.xlarge", 0.1632), ("r5.4xlarge", 1.008)]
+)
+def test_prices_are_those_of_the_tables(name: str, usd: float) -> None:
+    assert round(TYPES[name].usd_per_hour, 4) == usd
+
+
+@pytest.mark.parametrize("name", ["c5.8xlarge", "m7g.24xlarge", "c6i.48xlarge", "m5.medium"])
+def test_types_that_ec2_does_not_have_are_not_in_the_catalogue(name: str) -> None:
+    assert name not in TYPES
 
 
 @pytest.mark.parametrize(

@@ -23,11 +23,14 @@ from lambstead.core.arn import LATEST, LATEST_PUBLISHED
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.catalogue import LAMBDA_OWNED, InstanceType
 from lambstead.core.concurrency import Allocation, AllocationStatus, ProvisionedConcurrency
+from lambstead.core.desired import Desired, Policy, Provision, key_of
+from lambstead.core.draft import Draft
 from lambstead.core.errors import IllegalTransition
 from lambstead.core.fleet import Environment, Failure, Fleet, Instance, InstancePhase, Phase, PublicationKey
 from lambstead.core.functions import (
     BoundsRequested,
     CapacityFailed,
+    CapacityFound,
     CapacityReady,
     DeletionRequested,
     Drained,
@@ -38,27 +41,23 @@ from lambstead.core.functions import (
     UpdateStatus,
     apply,
 )
-from lambstead.core.placement import Demand, Nowhere, place
-from lambstead.core.reconcile import (
-    LAUNCH_LIMIT,
-    Desired,
+from lambstead.core.orders import (
     DrainEnvironment,
     LaunchInstance,
     NoteAllocation,
     NoteDrained,
     NoteFailed,
+    NoteObstacle,
     NoteReady,
     NoteRemoved,
+    NoteRetry,
     Order,
-    Policy,
-    Provision,
     StartEnvironment,
     StopEnvironment,
     TerminateInstance,
-    key_of,
-    next_look,
-    plan,
 )
+from lambstead.core.placement import Demand, Nowhere, place
+from lambstead.core.reconcile import LAUNCH_LIMIT, next_look, plan
 from lambstead.core.scaling import ScalingBounds
 
 START = datetime(2026, 11, 21, 10, tzinfo=UTC)
@@ -69,6 +68,8 @@ POLICY = Policy(
     idle_instance=timedelta(minutes=2),
     drain_grace=timedelta(seconds=30),
 )
+ROTATION = timedelta(days=1)
+"""What is due later than this is the age of instances."""
 MOST_ROUNDS = 300
 """Far more looks than any stirring needs to come to rest; a loop of orders shows by passing it."""
 INIT_FAILED = Reason("FunctionError.RuntimeInitError", "the handler is not there")
@@ -86,6 +87,8 @@ class World:
         self.provisioned: dict[str, ProvisionedConcurrency] = {}
         """Of the standard function `s`, by qualifier."""
         self.alias: Alias | None = None
+        self.scaled: dict[tuple[str, str], int] = {}
+        self.obstacles: dict[tuple[str, str], Reason] = {}
         self.busy: dict[str, int] = {}
         self.crowded = False
         """True while an invocation arrives at an environment in the moment before it is drained."""
@@ -105,7 +108,13 @@ class World:
             },
         )
         desired = Desired(
-            tuple(self.versions.values()), self.providers, "us-east-1", dict(self.demand), self.provisions()
+            tuple(self.versions.values()),
+            self.providers,
+            "us-east-1",
+            dict(self.demand),
+            self.provisions(),
+            dict(self.scaled),
+            dict(self.obstacles),
         )
         orders = plan(desired, self.fleet, POLICY, self._ids, self.now)
         for order in orders:
@@ -157,6 +166,17 @@ class World:
                 after = apply(before, CapacityFailed(key.number, reason, self._revision()))
                 assert after != before, "a note that changes nothing would be written for ever"
                 self.save(after)
+            case NoteRetry(key):
+                before = self.versions[key.function, key.version]
+                after = apply(before, CapacityFound(key.number, self._revision()))
+                assert after.state is State.PENDING
+                self.save(after)
+            case NoteObstacle(function, version, reason):
+                assert self.obstacles.get((function, version)) != reason, "noted before"
+                if reason is None:
+                    del self.obstacles[function, version]
+                else:
+                    self.obstacles[function, version] = reason
             case NoteDrained(function, version):
                 assert not self.of_version(function, version)
                 self.save(apply(self.versions[function, version], Drained()))
@@ -210,8 +230,8 @@ class World:
             if self.plan() or self._succeed():
                 continue
             wait = next_look(self.fleet, POLICY, self.now)
-            if wait is None:
-                return
+            if wait is None or wait > ROTATION:
+                return  # rotation by age goes on for ever
             assert wait > timedelta(0)
             self.now += wait
         raise AssertionError(f"no rest after {MOST_ROUNDS} rounds; last orders: {self.orders[-6:]}")
@@ -357,6 +377,113 @@ def test_a_failed_republish_leaves_the_old_publication_serving_and_nothing_of_th
     world.settle()
     assert not world.version().bounds_requested
     assert len(world.ready()) == 2
+
+
+def test_a_version_gets_what_scaling_wants_within_its_bounds_and_spread_over_the_zones() -> None:
+    world = World(serving(managed(), bounds=ScalingBounds(3, 7)), providers=(provider(),))
+    world.scaled["f", LATEST_PUBLISHED] = 6
+    world.settle()
+    assert world.zones() == {"us-east-1a": 2, "us-east-1b": 2, "us-east-1c": 2}
+    world.scaled["f", LATEST_PUBLISHED] = 100
+    world.settle()
+    assert len(world.ready()) == 7
+    world.scaled.clear()
+    world.settle()
+    assert world.zones() == {"us-east-1a": 1, "us-east-1b": 1, "us-east-1c": 1}
+
+
+def test_a_version_becomes_active_with_its_minimum_whatever_scaling_wants() -> None:
+    world = World(published(managed()), providers=(provider(max_vcpus=12),))
+    world.scaled["f", LATEST_PUBLISHED] = 50
+    world.settle()
+    assert world.version().state is State.ACTIVE
+    assert world.obstacles["f", LATEST_PUBLISHED].code == "CapacityProviderScalingLimitExceeded"
+    world.scaled.clear()
+    world.settle()
+    assert not world.obstacles, "nothing is in the way of what is not wanted"
+
+
+def test_what_replaces_a_publication_under_load_starts_as_large_as_that_is() -> None:
+    world = World(serving(managed()), providers=(provider(),))
+    world.scaled["f", LATEST_PUBLISHED] = 8
+    world.settle()
+    world.save(apply(world.version(), Republished(managed(timeout_s=9), AT, "r")))
+    world.plan()
+    new = [e for e in world.fleet.environments.values() if e.key.number == 2]
+    assert len(new) == 8
+    for environment in new[:-1]:
+        world.environment_is_ready(environment.id)
+    world.plan()
+    assert world.version().update_status is UpdateStatus.IN_PROGRESS
+    world.settle()
+    assert len(world.ready()) == 8
+    assert {e.key.number for e in world.ready()} == {2}
+
+
+def test_a_publication_under_load_is_replaced_by_a_smaller_one_where_there_is_no_room_for_both() -> None:
+    world = World(serving(managed()), providers=(provider(max_vcpus=16),))
+    world.scaled["f", LATEST_PUBLISHED] = 8
+    world.settle()
+    world.save(apply(world.version(), Republished(managed(timeout_s=9), AT, "r")))
+    world.settle()
+    assert world.version().update_status is UpdateStatus.SUCCESSFUL
+    assert len(world.ready()) == 8, "and grows once the old one is gone"
+
+
+def test_a_version_that_failed_for_lack_of_capacity_comes_back_when_there_is_some() -> None:
+    world = World(published(managed(memory_mb=8192)), providers=(provider(max_vcpus=8),))
+    world.settle()
+    assert world.version().state is State.FAILED
+    world.providers["cp"] = provider(max_vcpus=400)
+    world.settle()
+    assert world.version().state is State.ACTIVE
+    assert len(world.ready()) == 3
+
+
+def test_a_version_that_failed_by_its_own_fault_stays_failed() -> None:
+    world = World(published(managed()), providers=(provider(),))
+    world.plan()
+    world.environment_ends(next(iter(world.fleet.environments)), failed=True)
+    world.settle()
+    assert world.version().state is State.FAILED
+
+
+def test_zones_that_lost_more_than_others_are_balanced_again() -> None:
+    world = World(serving(managed()), providers=(provider(),))
+    world.scaled["f", LATEST_PUBLISHED] = 6
+    world.settle()
+    for environment in world.ready():
+        if world.fleet.instances[environment.instance_id].zone == "us-east-1a":
+            world.environment_ends(environment.id, failed=False)
+    world.scaled["f", LATEST_PUBLISHED] = 4
+    world.settle()
+    assert max(world.zones().values()) - min(world.zones()[f"us-east-1{letter}"] for letter in "abc") <= 1
+
+
+def test_an_instance_that_is_too_old_is_replaced_before_it_is_emptied() -> None:
+    world = World(serving(managed()), providers=(provider(),))
+    world.settle()
+    old = set(world.fleet.instances)
+    world.now += POLICY.instance_lifetime
+    fewest = len(world.ready())
+    for _ in range(60):
+        world.plan()
+        world._succeed()
+        fewest = min(fewest, len(world.ready()))
+    assert fewest == 3, "make before break"
+    assert not old & set(world.fleet.instances)
+    assert world.zones() == {"us-east-1a": 1, "us-east-1b": 1, "us-east-1c": 1}
+    together = [type(order) for order in world.only(TerminateInstance)]
+    assert len(together) == 3
+
+
+def test_an_old_instance_stays_where_there_is_no_room_for_its_successor() -> None:
+    world = World(serving(managed(memory_mb=6144)), providers=(provider(max_vcpus=12),))
+    world.settle()
+    world.now += POLICY.instance_lifetime
+    world.settle()
+    assert len(world.ready()) == 3
+    assert not world.obstacles
 
 
 def test_a_lost_fleet_is_ordered_anew() -> None:
@@ -725,11 +852,11 @@ def _fleet(on: str | None, **environment: object) -> Fleet:
     ("fleet", "wait"),
     [
         (Fleet(), None),
-        (_fleet("cp"), None),
-        (_fleet("cp", used_at=START), None),
+        (_fleet("cp"), POLICY.instance_lifetime),
+        (_fleet("cp", used_at=START), POLICY.instance_lifetime),
         (_fleet(None, used_at=START), POLICY.idle_environment),
         (_fleet("cp", phase=Phase.DRAINING, draining_since=START), timedelta(seconds=33)),
-        (replace(_fleet("cp"), failures={KEY: Failure(1, START)}), None),
+        (replace(_fleet("cp"), failures={KEY: Failure(1, START)}), POLICY.instance_lifetime),
         (replace(_fleet("cp"), failures={KEY: Failure(3, START)}), timedelta(seconds=3)),
         (replace(_fleet("cp"), launch_failures={"cp": Failure(2, START)}), timedelta(seconds=1)),
         (
@@ -738,7 +865,7 @@ def _fleet(on: str | None, **environment: object) -> Fleet:
         ),
         (
             Fleet({"i": Instance("i", "cp", MACHINE, "z", START, InstancePhase.RUNNING, START - POLICY.idle_instance)}),
-            None,
+            POLICY.instance_lifetime,
         ),
     ],
 )
@@ -799,6 +926,7 @@ class Fates(RuleBasedStateMachine):
         at_rest=st.booleans(),
     )
     def begin(self, subnets: int, max_vcpus: int, at_rest: bool) -> None:
+        self.least_limit = max_vcpus
         versions = [latest(standard(), function="s")]
         versions += [serving(standard(), version, function="s") for version in ("1", "2")]
         for function, version in MANAGED:
@@ -816,6 +944,19 @@ class Fates(RuleBasedStateMachine):
             self.world.save(apply(version, BoundsRequested(bounds)))
         if then_rest:
             self.world.settle()
+
+    @rule(which=st.sampled_from(MANAGED), count=st.integers(0, 12), then_rest=st.booleans())
+    def load_changes(self, which: tuple[str, str], count: int, then_rest: bool) -> None:
+        """Scaling wants another number of environments."""
+        self.world.scaled[which] = count
+        if then_rest:
+            self.world.settle()
+
+    @rule(really=st.sampled_from([False, False, True]))
+    def grow_old(self, really: bool) -> None:
+        """So much time passes that every instance is due to be replaced."""
+        if really:
+            self.world.now += POLICY.instance_lifetime
 
     @rule(size=SIZES, then_rest=st.booleans(), in_vain=st.booleans())
     def republish(self, size: tuple[int, float], then_rest: bool, in_vain: bool) -> None:
@@ -934,18 +1075,28 @@ class Fates(RuleBasedStateMachine):
             assert not ready
             return
         assert {e.key.number for e in ready} <= {version.serving.number}
-        least = POLICY.bounds(version).minimum
+        bounds = POLICY.bounds(version)
+        least = bounds.clamp(self.world.scaled.get((version.function, version.version), 0))
+        self._is_balanced(version)
         if len([e for e in ready if e.is_whole]) < least:
             configuration = version.serving.configuration
             key = key_of(version, version.serving)
             demand = Demand(key, configuration.vcpus_per_environment, configuration.memory_mb, 1)
-            nowhere = place(demand, self.world.providers["cp"], "us-east-1", self.world.fleet)
+            nowhere = place(demand, self.world.providers["cp"], "us-east-1", Draft(self.world.fleet))
             assert isinstance(nowhere, Nowhere), "there is room for an environment that is missing"
             return
         assert len(ready) == least
         assert all(e.is_whole for e in ready)
+        assert (version.function, version.version) not in self.world.obstacles
         assert not version.bounds_requested
         assert version.applied_bounds == POLICY.bounds(version)
+
+    def _is_balanced(self, version: FunctionVersion) -> None:
+        """Zones differ by one environment at most where capacity allowed it all along: nothing here is as large as 400 vCPUs."""
+        cp = self.world.providers["cp"]
+        if self.least_limit >= 400 and not any(not e.is_whole for e in self.world.fleet.environments.values()):
+            population = [self.world.zones(version.function, version.version)[z] for z in cp.zones("us-east-1")]
+            assert max(population) - min(population) <= 1
 
     def _is_provisioned(self, version: FunctionVersion, ready: list[Environment]) -> None:
         """Left alone, a standard version has the environments that are provisioned for it, and no other, as far as the limit allows."""

@@ -81,6 +81,21 @@ class DurableStatus(TypedDict):
     executions: dict[str, int]
 
 
+class Obstacle(TypedDict):
+    code: str
+    text: str
+
+
+class VersionScaling(TypedDict):
+    function: str
+    version: str
+    desired: int
+    ready: int
+    because: str
+    obstacle: Obstacle | None
+    throttles: dict[str, int]
+
+
 class Status(TypedDict):
     """The document at `/_lambstead/status`."""
 
@@ -89,6 +104,7 @@ class Status(TypedDict):
     functions: list[FunctionStatus]
     events: NotRequired[EventsStatus]
     durable: NotRequired[DurableStatus]
+    scaling: NotRequired[list[VersionScaling]]
     decisions: list[Decision]
 
 
@@ -133,6 +149,8 @@ def status_tree(title: str, document: Status) -> "Tree":
     functions = tree.add(Text("Functions" if document["functions"] else "No functions"))
     for function in document["functions"]:
         _add_function(functions, function)
+    for scaling in document.get("scaling", []):
+        tree.add(Text(_scaling_line(scaling), "red" if scaling["obstacle"] else ""))
     for line in _events_lines(document.get("events")):
         tree.add(Text(line))
     durable = document.get("durable")
@@ -144,6 +162,14 @@ def status_tree(title: str, document: Status) -> "Tree":
             at = datetime.fromisoformat(decision["at"]).astimezone(UTC)
             decisions.add(Text(f"{at:%Y-%m-%d %H:%M:%S}Z  {decision['what']}: {decision['because']}"))
     return tree
+
+
+def _scaling_line(scaling: VersionScaling) -> str:
+    """What one version has and wants, why, and whom it refused."""
+    line = f"{scaling['function']}:{scaling['version']} has {scaling['ready']} of {scaling['desired']} environments: "
+    line += scaling["obstacle"]["text"] if scaling["obstacle"] else scaling["because"]
+    throttles = ", ".join(f"{count} by {cause}" for cause, count in scaling["throttles"].items())
+    return f"{line} (throttled {throttles})" if throttles else line
 
 
 def _events_lines(events: EventsStatus | None) -> list[str]:

@@ -20,11 +20,13 @@ from typing import Protocol, assert_never
 
 import msgspec
 
+from lambstead.control.scaling import Scaling
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
 from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST, Realm
 from lambstead.core.capacity import CapacityProvider
+from lambstead.core.desired import Desired, Policy, Provision
 from lambstead.core.errors import DomainError
 from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, PublicationKey, Reading
 from lambstead.core.functions import (
@@ -32,24 +34,22 @@ from lambstead.core.functions import (
     Reason,
     State,
 )
-from lambstead.core.reconcile import (
-    Desired,
+from lambstead.core.orders import (
     DrainEnvironment,
     LaunchInstance,
     NoteAllocation,
     NoteDrained,
     NoteFailed,
+    NoteObstacle,
     NoteReady,
     NoteRemoved,
+    NoteRetry,
     Order,
-    Policy,
-    Provision,
     StartEnvironment,
     StopEnvironment,
     TerminateInstance,
-    next_look,
-    plan,
 )
+from lambstead.core.reconcile import next_look, plan
 from lambstead.drivers.port import Driver
 from lambstead.link import messages
 from lambstead.link.messages import (
@@ -109,6 +109,7 @@ class Provisioning:
         store: Store,
         settling: Settling,
         starting: Starting,
+        scaling: Scaling,
         driver: Driver,
         agents: Orders,
         slots: Slots,
@@ -119,12 +120,15 @@ class Provisioning:
         self._store = store
         self._settling = settling
         self._starting = starting
+        self.scaling = scaling
         self._driver = driver
         self._agents = agents
         self._slots = slots
         self._realm = realm
         self._policy = policy
         self._poke = poke
+        self.obstacles: dict[tuple[str, str], Reason] = {}
+        """Why versions cannot grow, by function and version."""
         self._failed_inits: list[tuple[PublicationKey, Reason]] = []
         self._served: dict[str, int] = {}
         self._tasks: set[asyncio.Task[None]] = set()
@@ -146,12 +150,17 @@ class Provisioning:
         await self._end_providers(await self._settling.check_providers())
         await self._settling.check_packages()
         await self._note_failed_inits()
-        desired = await self._desired()
+        stored = await self._desired()
         now = datetime.now(UTC)
         self._look_at_loads(now)
+        for (function, version), track in self.scaling.evaluate(stored.versions, stored.providers, self.fleet, now):
+            self._decide(f"scale {function}:{version} to {track.desired} environments", track.because)
+        desired = replace(stored, scaled=self.scaling.wanted)
         for order in plan(desired, self.fleet, self._policy, iter(_fresh_id, ""), now):
             await self._carry_out(order)
-        return next_look(self.fleet, self._policy, datetime.now(UTC))
+        now = datetime.now(UTC)
+        waits = (next_look(self.fleet, self._policy, now), self.scaling.next_evaluation(now))
+        return min((wait for wait in waits if wait is not None), default=None)
 
     async def _desired(self) -> Desired:
         demand = self._slots.demand()
@@ -174,7 +183,7 @@ class Provisioning:
                 *(v for snapshot in snapshots if snapshot for v in snapshot.versions.values() if not v.is_managed),
             )
             providers = {provider.name: provider for provider in reader.providers("", ALL)}
-            return Desired(versions, providers, self._realm.region, demand, provisioned)
+            return Desired(versions, providers, self._realm.region, demand, provisioned, obstacles=dict(self.obstacles))
 
         return await self._store.read(work)
 
@@ -234,6 +243,12 @@ class Provisioning:
                 self._decide(f"fail {key}", reason.text)
                 await self._settling.failed(key, reason)
                 self._poke()
+            case NoteRetry(key):
+                self._decide(f"provision {key} again", "there is room now")
+                await self._settling.may_be_had(key)
+                self._poke()
+            case NoteObstacle(function, version, reason):
+                self._note_obstacle(function, version, reason)
             case NoteDrained(function, version):
                 await self._settling.drained(function, version)
             case NoteRemoved(function, version):
@@ -248,6 +263,14 @@ class Provisioning:
                 await self._settling.allocated(config, allocation)
             case _:
                 assert_never(order)
+
+    def _note_obstacle(self, function: str, version: str, reason: Reason | None) -> None:
+        if reason is None:
+            del self.obstacles[function, version]
+            self._decide(f"{function}:{version} can grow", "nothing stands in its way any more")
+        else:
+            self.obstacles[function, version] = reason
+            self._decide(f"{function}:{version} cannot grow", reason.text)
 
     async def _launch(self, instance: Instance) -> None:
         try:

@@ -16,8 +16,17 @@ from lambstead.core.capacity import CapacityProvider, ProviderChecked, ProviderS
 from lambstead.core.concurrency import Allocation, ProvisionedConcurrency
 from lambstead.core.errors import DomainError
 from lambstead.core.fleet import PublicationKey
-from lambstead.core.functions import CapacityFailed, CapacityReady, Drained, FunctionVersion, Reason, Settled, State
-from lambstead.core.reconcile import NoteReady
+from lambstead.core.functions import (
+    CapacityFailed,
+    CapacityFound,
+    CapacityReady,
+    Drained,
+    FunctionVersion,
+    Reason,
+    Settled,
+    State,
+)
+from lambstead.core.orders import NoteReady
 from lambstead.store.port import Packages, Reader, Store, Transaction
 
 log = logging.getLogger(__name__)
@@ -90,6 +99,11 @@ class Settling:
         """Tell a managed version that it cannot have its environments; a standard one only answers its invocation."""
         failed = CapacityFailed(key.number, reason, _fresh_revision())
         await self._change(key.function, key.version, lambda v: functions.apply(v, failed) if v.is_managed else v)
+
+    async def may_be_had(self, key: PublicationKey) -> None:
+        """There is room now for a version that failed because there was none: it is tried again."""
+        found = CapacityFound(key.number, _fresh_revision())
+        await self._change(key.function, key.version, lambda v: functions.apply(v, found))
 
     async def drained(self, function: str, version: str) -> None:
         """A version that is being deactivated has no environment left."""

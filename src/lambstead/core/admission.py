@@ -70,6 +70,8 @@ class Pool:
     """Longest line; at this length further invocations are refused."""
     _offers: dict[str, _Offer] = field(default_factory=dict)
     _line: OrderedDict[Ticket, float] = field(default_factory=OrderedDict)
+    _given_by_gone: int = 0
+    """Invocations given to environments that are gone."""
 
     # --- what can be asked ---------------------------------------------------------------------------------------------
 
@@ -82,6 +84,11 @@ class Pool:
     def running(self) -> int:
         """Invocations that hold a slot."""
         return sum(offer.given for offer in self._offers.values())
+
+    @property
+    def ever_given(self) -> int:
+        """Invocations that ever got a slot."""
+        return self._given_by_gone + sum(offer.ever_given for offer in self._offers.values())
 
     @property
     def waiting(self) -> int:
@@ -189,7 +196,9 @@ class Pool:
 
     def gone(self, environment_id: str) -> None:
         """The environment is over; its slots with it."""
-        self._offers.pop(environment_id, None)
+        offer = self._offers.pop(environment_id, None)
+        if offer is not None:
+            self._given_by_gone += offer.ever_given
 
     # --- inside ----------------------------------------------------------------------------------------------------------
 

@@ -6,26 +6,69 @@ names for managed instances. One vCPU and 1 GiB of every instance are kept for t
 
 import fnmatch
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from lambstead.core.capacity import Architecture, InstanceRequirements
 
 HOST_VCPUS = 1
 HOST_MEMORY_MB = 1024
 
-_SIZES = {
+_VCPUS = {
     "large": 2,
     "xlarge": 4,
     "2xlarge": 8,
     "4xlarge": 16,
     "8xlarge": 32,
+    "9xlarge": 36,
     "12xlarge": 48,
     "16xlarge": 64,
+    "18xlarge": 72,
     "24xlarge": 96,
+    "32xlarge": 128,
+    "48xlarge": 192,
 }
-_GIB_PER_VCPU = {"c": 2, "m": 4, "r": 8}
-_GENERATIONS: dict[Architecture, tuple[str, ...]] = {"x86_64": ("7i", "6i", "5"), "arm64": ("8g", "7g", "6g")}
-"""Generations by architecture, the one we choose first in front."""
+_COMMON = ("large", "xlarge", "2xlarge", "4xlarge", "8xlarge", "12xlarge", "16xlarge")
+
+
+@dataclass(frozen=True, slots=True)
+class _Series:
+    """A family in one generation: `c7i`."""
+
+    name: str
+    architecture: Architecture
+    gib_per_vcpu: int
+    usd_per_vcpu_hour: float
+    """On demand, Linux, us-east-1; every size costs its vCPUs' share."""
+    sizes: tuple[str, ...]
+
+
+_C5_SIZES = ("large", "xlarge", "2xlarge", "4xlarge", "9xlarge", "12xlarge", "18xlarge", "24xlarge")
+_UP_TO_24 = (*_COMMON, "24xlarge")
+_UP_TO_32 = (*_UP_TO_24, "32xlarge")
+_UP_TO_48 = (*_UP_TO_24, "48xlarge")
+_SERIES = (
+    _Series("c7i", "x86_64", 2, 0.044625, _UP_TO_48),
+    _Series("m7i", "x86_64", 4, 0.0504, _UP_TO_48),
+    _Series("r7i", "x86_64", 8, 0.06615, _UP_TO_48),
+    _Series("c6i", "x86_64", 2, 0.0425, _UP_TO_32),
+    _Series("m6i", "x86_64", 4, 0.048, _UP_TO_32),
+    _Series("r6i", "x86_64", 8, 0.063, _UP_TO_32),
+    _Series("c5", "x86_64", 2, 0.0425, _C5_SIZES),
+    _Series("m5", "x86_64", 4, 0.048, _UP_TO_24),
+    _Series("r5", "x86_64", 8, 0.063, _UP_TO_24),
+    _Series("c8g", "arm64", 2, 0.039875, _UP_TO_48),
+    _Series("m8g", "arm64", 4, 0.04488, _UP_TO_48),
+    _Series("r8g", "arm64", 8, 0.05891, _UP_TO_48),
+    _Series("c7g", "arm64", 2, 0.03625, _COMMON),
+    _Series("m7g", "arm64", 4, 0.0408, _COMMON),
+    _Series("r7g", "arm64", 8, 0.05355, _COMMON),
+    _Series("c6g", "arm64", 2, 0.034, _COMMON),
+    _Series("m6g", "arm64", 4, 0.0385, _COMMON),
+    _Series("r6g", "arm64", 8, 0.0504, _COMMON),
+)
+"""By architecture and generation, the one we choose first in front. Sizes: EC2's instance type pages, without `.medium` and `.metal`. Prices: public
+price tables that agree with each other (reference on managed instances, §14); for m8g one table only. Left out for want of a sourced price: the
+8i, 9g, AMD (`a`) and disk (`d`), network (`n`) variants."""
 _COMFORTABLE_VCPUS = 4
 """Instances are launched from this size up where the provider's limit allows: a `.large` keeps half of itself for the host."""
 
@@ -36,6 +79,8 @@ class InstanceType:
     architecture: Architecture
     vcpus: int
     memory_mb: int
+    usd_per_hour: float = 0.0
+    """On demand, Linux, us-east-1, without the management fee; 0 for machines that nobody is billed for."""
 
     @property
     def usable_vcpus(self) -> int:
@@ -58,11 +103,15 @@ LAMBDA_OWNED = InstanceType("lambda", "x86_64", 1_000_000, 1_000_000_000)
 def all_types() -> tuple[InstanceType, ...]:
     """Every type, in order of preference within an architecture: newest generation, then the leanest family, then size."""
     return tuple(
-        InstanceType(f"{family}{generation}.{size}", architecture, vcpus, vcpus * gib * 1024)
-        for architecture, generations in _GENERATIONS.items()
-        for generation in generations
-        for family, gib in _GIB_PER_VCPU.items()
-        for size, vcpus in _SIZES.items()
+        InstanceType(
+            f"{series.name}.{size}",
+            series.architecture,
+            _VCPUS[size],
+            _VCPUS[size] * series.gib_per_vcpu * 1024,
+            _VCPUS[size] * series.usd_per_vcpu_hour,
+        )
+        for series in _SERIES
+        for size in series.sizes
     )
 
 
@@ -77,16 +126,16 @@ def choose(requirements: InstanceRequirements, vcpus: float, memory_mb: int, vcp
 
     The smallest comfortable size that fits wins, then the family whose memory per vCPU wastes least, then the newest generation.
     """
-    permitted = [
-        t
-        for t in all_types()
-        if t.architecture == requirements.architecture
-        and _permitted(t.name, requirements)
-        and t.fits(vcpus, memory_mb)
-        and t.vcpus <= vcpu_headroom
-    ]
-    comfortable = [t for t in permitted if t.vcpus >= _COMFORTABLE_VCPUS]
-    return min(comfortable or permitted, key=lambda t: (t.vcpus, t.memory_mb), default=None)
+    fitting = [t for t in _permitted_types(requirements) if t.fits(vcpus, memory_mb) and t.vcpus <= vcpu_headroom]
+    comfortable = [t for t in fitting if t.vcpus >= _COMFORTABLE_VCPUS]
+    return min(comfortable or fitting, key=lambda t: (t.vcpus, t.memory_mb), default=None)
+
+
+@lru_cache(maxsize=1024)
+def _permitted_types(requirements: InstanceRequirements) -> tuple[InstanceType, ...]:
+    return tuple(
+        t for t in all_types() if t.architecture == requirements.architecture and _permitted(t.name, requirements)
+    )
 
 
 def _permitted(name: str, requirements: InstanceRequirements) -> bool:

@@ -10,6 +10,7 @@ A function has one editable version, `$LATEST`, and published ones: numbers, whi
                number             Pending → Active | Failed
                $LATEST.PUBLISHED  Pending → Active | Failed; re-publish keeps Active, update InProgress → Successful | Failed
                both published     Active → Deactivating → Deactivated → Pending → Active  (scaling bounds 0/0 and back)
+               both published     Failed for lack of capacity → Pending, when there is room (decision 0026)
                any                → Deleting → gone
 
 Sources: Developer Guide, function states; recorded answers in the reference on the Lambda API and on managed instances, §4.
@@ -56,6 +57,8 @@ _NUMBER = re.compile(r"[1-9][0-9]{0,17}")
 """Up to 18 digits: what every store can order as an integer."""
 
 CREATING = Reason("Creating", "The function is being created.")
+CAPACITY_CODES = frozenset({"CapacityProviderScalingLimitExceeded", "InsufficientCapacity", "VcpuLimitExceeded"})
+"""Reasons of a failure that goes away by itself when there is room; AWS's codes."""
 UPDATING = Reason("Updating", "The function is being updated.")
 
 
@@ -260,6 +263,14 @@ class CapacityFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class CapacityFound:
+    """Publication `number`, which failed for lack of capacity, could have its environments now."""
+
+    number: int
+    revision_id: str
+
+
+@dataclass(frozen=True, slots=True)
 class BoundsRequested:
     """PutFunctionScalingConfig; `bounds` None goes back to the defaults."""
 
@@ -277,7 +288,15 @@ class DeletionRequested:
 
 
 VersionEvent = (
-    Updated | Settled | Republished | CapacityReady | CapacityFailed | BoundsRequested | Drained | DeletionRequested
+    Updated
+    | Settled
+    | Republished
+    | CapacityReady
+    | CapacityFailed
+    | CapacityFound
+    | BoundsRequested
+    | Drained
+    | DeletionRequested
 )
 
 
@@ -297,6 +316,8 @@ def apply(version: FunctionVersion, event: VersionEvent) -> FunctionVersion:
             return _capacity_ready(version, event)
         case CapacityFailed():
             return _capacity_failed(version, event)
+        case CapacityFound():
+            return _capacity_found(version, event)
         case BoundsRequested():
             return _bounds_requested(version, event)
         case Drained():
@@ -406,6 +427,23 @@ def _capacity_failed(version: FunctionVersion, event: CapacityFailed) -> Functio
         state_reason=event.reason,
         update_status=UpdateStatus.FAILED,
         update_reason=event.reason,
+        revision_id=event.revision_id,
+    )
+
+
+def _capacity_found(version: FunctionVersion, event: CapacityFound) -> FunctionVersion:
+    reason = version.state_reason
+    if version.state is not State.FAILED or version.target != event.number:
+        return version
+    if reason is None or reason.code not in CAPACITY_CODES:
+        return version
+    in_place = version.version == LATEST_PUBLISHED
+    return replace(
+        version,
+        state=State.PENDING,
+        state_reason=CREATING,
+        update_status=UpdateStatus.IN_PROGRESS if in_place else None,
+        update_reason=CREATING if in_place else None,
         revision_id=event.revision_id,
     )
 

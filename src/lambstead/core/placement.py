@@ -5,12 +5,12 @@ default is for. Within a zone it fills the fullest instance that still has room,
 instance is launched only within the provider's vCPU limit; when the best zone cannot have one, any instance with room will do.
 """
 
-from collections import Counter
 from dataclasses import dataclass
 
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.catalogue import InstanceType, choose
-from lambstead.core.fleet import Fleet, Instance, Phase, PublicationKey
+from lambstead.core.draft import Draft
+from lambstead.core.fleet import Instance, PublicationKey
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,24 +52,21 @@ LIMIT_REACHED = (
 )
 
 
-def place(demand: Demand, provider: CapacityProvider, region: str, fleet: Fleet) -> Placement:
-    """Where the next environment of `demand` goes in `fleet`."""
-    instances = [i for i in fleet.of_provider(provider.name) if i.takes_environments]
-    zones = provider.zones(region)
-    population = _population(demand.key, zones, fleet)
-    best_zone = min(zones, key=lambda zone: (population[zone], zones.index(zone)))
-    roomy = [i for i in instances if has_room(i, demand, fleet)]
+def place(demand: Demand, provider: CapacityProvider, region: str, draft: Draft) -> Placement:
+    """Where the next environment of `demand` goes."""
+    best_zone = emptiest_zone(demand.key, provider.zones(region), draft)
+    roomy = [i for i in draft.open(provider.name) if has_room(i, demand, draft)]
     here = [i for i in roomy if i.zone == best_zone]
     if here:
         return OnInstance(
-            _fullest(here, fleet), f"room in {best_zone}, the zone with fewest environments of {demand.key}"
+            _fullest(here, draft), f"room in {best_zone}, the zone with fewest environments of {demand.key}"
         )
-    launched = sum(i.type.vcpus for i in fleet.of_provider(provider.name))
-    chosen = choose(provider.requirements, demand.vcpus, demand.memory_mb, provider.scaling.max_vcpus - launched)
+    headroom = provider.scaling.max_vcpus - draft.vcpus(provider.name)
+    chosen = choose(provider.requirements, demand.vcpus, demand.memory_mb, headroom)
     if chosen is not None:
         return OnNewInstance(chosen, best_zone, f"no room in {best_zone} for an environment of {demand.key}")
     if roomy:
-        return OnInstance(_fullest(roomy, fleet), f"no instance can be added in {best_zone}, another zone has room")
+        return OnInstance(_fullest(roomy, draft), f"no instance can be added in {best_zone}, another zone has room")
     if choose(provider.requirements, demand.vcpus, demand.memory_mb, vcpu_headroom=1_000_000) is None:
         return Nowhere(
             "InsufficientCapacity",
@@ -79,9 +76,15 @@ def place(demand: Demand, provider: CapacityProvider, region: str, fleet: Fleet)
     return Nowhere("CapacityProviderScalingLimitExceeded", LIMIT_REACHED)
 
 
-def has_room(instance: Instance, demand: Demand, fleet: Fleet) -> bool:
+def emptiest_zone(key: PublicationKey, zones: tuple[str, ...], draft: Draft) -> str:
+    """The zone that has fewest environments of the publication; the first of several."""
+    population = draft.population(key, zones)
+    return min(zones, key=lambda zone: (population[zone], zones.index(zone)))
+
+
+def has_room(instance: Instance, demand: Demand, draft: Draft) -> bool:
     """True if the instance takes one more environment of this size beside those it has."""
-    vcpus, memory_mb = _used(instance, fleet)
+    vcpus, memory_mb = draft.used(instance.id)
     return (
         instance.takes_environments
         and vcpus + demand.vcpus <= instance.type.usable_vcpus
@@ -89,17 +92,5 @@ def has_room(instance: Instance, demand: Demand, fleet: Fleet) -> bool:
     )
 
 
-def _used(instance: Instance, fleet: Fleet) -> tuple[float, int]:
-    environments = list(fleet.on(instance.id))
-    return sum(e.vcpus for e in environments), sum(e.memory_mb for e in environments)
-
-
-def _fullest(instances: list[Instance], fleet: Fleet) -> Instance:
-    return max(instances, key=lambda i: (_used(i, fleet), i.id))
-
-
-def _population(key: PublicationKey, zones: tuple[str, ...], fleet: Fleet) -> Counter[str]:
-    """Environments of the publication that serve, or will, per zone."""
-    living = (e for e in fleet.running(key) if e.phase in (Phase.STARTING, Phase.READY) and e.is_whole)
-    counted = Counter(fleet.instances[e.instance_id].zone for e in living)
-    return Counter({zone: counted[zone] for zone in zones})
+def _fullest(instances: list[Instance], draft: Draft) -> Instance:
+    return max(instances, key=lambda i: (draft.used(i.id), i.id))

@@ -6,473 +6,282 @@ its orders were carried out it returns no more of them, and called after a crash
 transactions on the store.
 """
 
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
-from lambstead.core.capacity import CapacityProvider
-from lambstead.core.catalogue import LAMBDA_OWNED
-from lambstead.core.concurrency import Allocation, AllocationStatus, ProvisionedConcurrency
-from lambstead.core.fleet import Environment, Failure, Fleet, Instance, InstancePhase, Phase, PublicationKey
-from lambstead.core.functions import FunctionVersion, Publication, Reason, State, UpdateStatus
-from lambstead.core.placement import Demand, Nowhere, OnInstance, OnNewInstance, place
+from lambstead.core.desired import Desired, Policy, key_of
+from lambstead.core.draft import Draft
+from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase
+from lambstead.core.functions import CAPACITY_CODES, FunctionVersion, Publication, Reason, State, UpdateStatus
+from lambstead.core.orders import NoteDrained, NoteFailed, NoteObstacle, NoteReady, NoteRemoved, NoteRetry, Order
+from lambstead.core.placement import Demand, Nowhere, OnInstance, OnNewInstance, emptiest_zone, place
+from lambstead.core.planning import Planning
 from lambstead.core.scaling import ScalingBounds
+from lambstead.core.standard_plan import StandardPlan
 
 LAUNCH_LIMIT = timedelta(seconds=60)
 """How long a launched instance may take until its agent reports; installing a runtime comes later and does not count."""
 
-# --- orders -----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class LaunchInstance:
-    instance: Instance
-    because: str
-
-
-@dataclass(frozen=True, slots=True)
-class StartEnvironment:
-    environment: Environment
-    publication: Publication
-    because: str
-
-
-@dataclass(frozen=True, slots=True)
-class DrainEnvironment:
-    """Admit nothing more; what runs may finish."""
-
-    environment_id: str
-    because: str
-
-
-@dataclass(frozen=True, slots=True)
-class StopEnvironment:
-    environment_id: str
-    because: str
-
-
-@dataclass(frozen=True, slots=True)
-class TerminateInstance:
-    instance_id: str
-    because: str
-
-
-@dataclass(frozen=True, slots=True)
-class NoteReady:
-    """The publication has as many whole, ready environments as its bounds ask for."""
-
-    key: PublicationKey
-    bounds: ScalingBounds
-    asked: ScalingBounds | None
-    """The version's own bounds, which `bounds` come from; None for the defaults."""
-
-
-@dataclass(frozen=True, slots=True)
-class NoteFailed:
-    key: PublicationKey
-    reason: Reason
-
-
-@dataclass(frozen=True, slots=True)
-class NoteDrained:
-    """A version that is being deactivated has no environment left."""
-
-    function: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class NoteRemoved:
-    """A version that is being deleted has no environment left."""
-
-    function: str
-    version: str
-
-
-@dataclass(frozen=True, slots=True)
-class NoteAllocation:
-    """How far the environments of provisioned concurrency have come, where that is not what the config says."""
-
-    config: ProvisionedConcurrency
-    allocation: Allocation
-
-
-Order = (
-    LaunchInstance
-    | StartEnvironment
-    | DrainEnvironment
-    | StopEnvironment
-    | TerminateInstance
-    | NoteReady
-    | NoteFailed
-    | NoteDrained
-    | NoteRemoved
-    | NoteAllocation
-)
-
-
-# --- what is wanted -----------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """Numbers that profiles and settings choose."""
-
-    default_minimum: int
-    standard_limit: int
-    """Most environments of standard functions at once."""
-    idle_environment: timedelta
-    """How long a standard environment stays warm."""
-    idle_instance: timedelta
-    """How long an instance without environments is kept."""
-    drain_grace: timedelta
-    """How long a draining environment may go on beyond its function's timeout."""
-    retry_first: timedelta = timedelta(seconds=1)
-    retry_most: timedelta = timedelta(minutes=1)
-
-    def bounds(self, version: FunctionVersion) -> ScalingBounds:
-        """The version's bounds, or the profile's default."""
-        return version.bounds or ScalingBounds(self.default_minimum)
-
-    def may_retry(self, failure: Failure | None, now: datetime) -> bool:
-        """True once the wait after so many failures in a row is over; it doubles up to `retry_most`."""
-        return failure is None or now - failure.at >= self.retry_after(failure)
-
-    def retry_after(self, failure: Failure) -> timedelta:
-        """The wait after the latest of so many failures in a row: none after the first, then doubling."""
-        return min(self.retry_first * ((1 << min(failure.count - 1, 16)) - 1), self.retry_most)
-
-
-@dataclass(frozen=True, slots=True)
-class Desired:
-    """The stored side of the comparison."""
-
-    versions: tuple[FunctionVersion, ...]
-    """Published versions on providers, and standard versions that are in demand, provisioned or being deleted."""
-    providers: Mapping[str, CapacityProvider]
-    region: str
-    on_demand: Mapping[PublicationKey, int]
-    """Standard publications: invocations that run in or wait for an environment now."""
-    provisioned: tuple["Provision", ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Provision:
-    """Provisioned concurrency as stored, and what it comes to now."""
-
-    config: ProvisionedConcurrency
-    shares: Mapping[str, int]
-    """Environments by version; an alias may spread them over two."""
-
-
-def key_of(version: FunctionVersion, publication: Publication) -> PublicationKey:
-    """The key of a version's publication."""
-    return PublicationKey(version.function, version.version, publication.number)
-
-
-# --- the plan -----------------------------------------------------------------------------------------------------------
-
 
 def plan(desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now: datetime) -> list[Order]:
     """Everything to do now. `ids` yields fresh ids for instances and environments."""
-    planner = _Planner(desired, fleet, policy, ids, now)
-    planner.run()
-    return planner.orders
+    draft = Draft(fleet, retiring(desired, fleet, policy, now))
+    planning = Planning(desired, draft, policy, ids, now)
+    # First, for only of environments that drained before this plan was begun is it certain that `busy` grows no more.
+    _stop_drained(planning)
+    wanted = {key_of(v, p) for v in desired.versions for p in _publications(v)}
+    standard, managed = StandardPlan(planning), _ManagedPlan(planning)
+    for version in desired.versions:
+        for publication in _publications(version):
+            if version.is_managed:
+                managed.provide(version, publication)
+            else:
+                standard.provide(key_of(version, publication), publication)
+        if version.is_managed and version.state is State.FAILED:
+            managed.retry(version)
+        _note_end(planning, version)
+    managed.note_obstacles()
+    standard.note_allocations()
+    for environment in list(draft.environments.values()):
+        if environment.key not in wanted:
+            _drain_unwanted(planning, environment)
+    standard.make_room()
+    _terminate_idle(planning)
+    return planning.orders
 
 
-class _Planner:
-    """One planning: `fleet` changes as orders are given, so that later decisions see earlier ones."""
+def retiring(desired: Desired, fleet: Fleet, policy: Policy, now: datetime) -> frozenset[str]:
+    """Instances that are being replaced because of their age: of each provider the oldest, while nothing else moves there."""
+    moving = {v.configuration.managed.provider for v in desired.versions if v.configuration.managed and v.is_settling}
+    oldest: dict[str, Instance] = {}
+    for instance in fleet.instances.values():
+        if instance.provider is None or instance.provider in moving or instance.phase is not InstancePhase.RUNNING:
+            continue
+        if now - instance.since >= policy.instance_lifetime:
+            known = oldest.get(instance.provider, instance)
+            oldest[instance.provider] = min(known, instance, key=lambda i: (i.since, i.id))
+    return frozenset(instance.id for instance in oldest.values())
 
-    def __init__(self, desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now: datetime) -> None:
-        self.desired = desired
-        self.fleet = fleet
-        self.policy = policy
-        self.ids = ids
-        self.now = now
-        self.orders: list[Order] = []
-        self.unplaced = 0
-        """Environments of standard functions that invocations wait for and the limit does not allow yet."""
-        self.provisioned: Counter[tuple[str, str]] = Counter()
-        """Environments to keep for provisioned concurrency, by function and version."""
-        for provision in desired.provisioned:
-            for version, count in provision.shares.items():
-                self.provisioned[provision.config.function, version] += count
 
-    def run(self) -> None:
-        # First, for only of environments that drained before this plan was begun is it certain that `busy` grows no more.
-        self._stop_drained()
-        wanted: set[PublicationKey] = set()
-        for version in self.desired.versions:
-            publications = list(_publications(version))
-            for publication in publications:
-                key = key_of(version, publication)
-                wanted.add(key)
-                if version.is_managed:
-                    self._provide(version, publication)
-                else:
-                    self._provide_provisioned(key, publication)
-                    self._provide_on_demand(key, publication)
-            self._note_end(version)
-        self._note_allocations()
-        self._drain_unwanted(wanted)
-        self._drain_idlest()
-        self._terminate_idle()
+class _ManagedPlan:
+    """Environments of managed functions, on instances of their capacity providers."""
 
-    # managed functions
+    def __init__(self, planning: Planning) -> None:
+        self._planning = planning
+        self._obstacles: dict[tuple[str, str], Reason] = {}
+        self._retried: set[str] = set()
 
-    def _provide(self, version: FunctionVersion, publication: Publication) -> None:
-        """Bring one publication to its minimum, replace damaged environments, and note what became of it."""
+    def provide(self, version: FunctionVersion, publication: Publication) -> None:
+        """Bring one publication to what scaling wants, replace what is damaged or too old, and note what became of it."""
+        planning, draft = self._planning, self._planning.draft
         key = key_of(version, publication)
-        bounds = self.policy.bounds(version)
-        count = bounds.minimum
-        running = self.fleet.running(key)
-        whole = [e for e in running if e.is_whole]
+        bounds = planning.policy.bounds(version)
+        count = bounds.clamp(planning.desired.scaled.get((version.function, version.version), bounds.minimum))
+        running = draft.running(key)
+        whole = [e for e in running if draft.is_lasting(e)]
         ready = [e for e in whole if e.is_ready]
-        if publication.number == version.awaited and len(ready) >= count and _is_waiting(version, bounds):
-            self.orders.append(NoteReady(key, bounds, version.bounds))
+        # What replaces a publication under load has to carry that load from its first moment.
+        if len(ready) >= (count if _relieves(version, publication) else bounds.minimum):
+            self._note_ready(version, publication, bounds)
         if len(ready) >= count:
             self._drain_surplus(running, ready, count)
-        elif self.policy.may_retry(self.fleet.failures.get(key), self.now):
-            for _ in range(count - len(whole)):
-                if not self._start(version, publication):
+            if len(whole) == count:
+                self._balance(version, publication, whole)
+        elif planning.policy.may_retry(draft.failures.get(key), planning.now):
+            for missing in range(count - len(whole), 0, -1):
+                if not self._start(version, publication, missing):
                     break
 
+    def _note_ready(self, version: FunctionVersion, publication: Publication, bounds: ScalingBounds) -> None:
+        if publication.number == version.awaited and _is_waiting(version, bounds):
+            self._planning.orders.append(NoteReady(key_of(version, publication), bounds, version.bounds))
+
     def _drain_surplus(self, running: list[Environment], ready: list[Environment], count: int) -> None:
+        planning = self._planning
         for environment in running:
-            if environment.slots_lost and environment.is_ready:
-                self._drain(
+            if not environment.is_ready:
+                continue
+            if environment.slots_lost:
+                planning.drain(
                     environment, f"{environment.slots_lost} of its {environment.slots} workers died and it was replaced"
                 )
-        for environment in _surplus(ready, count, self.fleet):
-            self._drain(environment, f"above the {count} environments that are wanted")
+            elif environment.instance_id in planning.draft.retiring:
+                planning.drain(environment, f"its instance is {planning.policy.instance_lifetime} old and is replaced")
+        for environment in _surplus(ready, count, planning.draft):
+            planning.drain(environment, f"above the {count} environments that are wanted")
 
-    def _start(self, version: FunctionVersion, publication: Publication) -> bool:
-        """Order one environment; False, and perhaps a note of failure, if it can go nowhere."""
-        configuration = publication.configuration
-        assert configuration.managed is not None
-        provider = self.desired.providers[configuration.managed.provider]
-        key = key_of(version, publication)
-        demand = Demand(
-            key, configuration.vcpus_per_environment, configuration.memory_mb, configuration.slots_per_environment
+    def _balance(self, version: FunctionVersion, publication: Publication, whole: list[Environment]) -> None:
+        """Start one more in a zone that has two fewer than another, where that is possible: the surplus is then drained in the crowded zone."""
+        draft = self._planning.draft
+        demand = _demand(version, publication)
+        provider = self._planning.desired.providers[_provider(publication)]
+        zones = provider.zones(self._planning.desired.region)
+        population = draft.population(demand.key, zones)
+        if len(whole) != sum(population.values()) or max(population.values()) - min(population.values()) < 2:
+            return
+        if not self._planning.policy.may_retry(draft.launch_failures.get(provider.name), self._planning.now):
+            return
+        emptiest = emptiest_zone(demand.key, zones, draft)
+        because = (
+            f"{emptiest} has {max(population.values()) - population[emptiest]} environments fewer than another zone"
         )
-        if not self.policy.may_retry(self.fleet.launch_failures.get(provider.name), self.now):
+        match place(demand, provider, self._planning.desired.region, draft):
+            case OnInstance(instance, _) if instance.zone == emptiest:
+                self._planning.start(instance, demand, publication, because)
+            case OnNewInstance(kind, zone, _):
+                self._planning.start(
+                    self._planning.launch(provider.name, kind, zone, because), demand, publication, because
+                )
+            case _:
+                return
+
+    def _start(self, version: FunctionVersion, publication: Publication, missing: int) -> bool:
+        """Order one environment of `missing` ones; False, and perhaps a note of failure, if it can go nowhere."""
+        planning = self._planning
+        provider = planning.desired.providers[_provider(publication)]
+        if not planning.policy.may_retry(planning.draft.launch_failures.get(provider.name), planning.now):
             return False
-        placement = place(demand, provider, self.desired.region, self.fleet)
-        match placement:
+        demand = _demand(version, publication)
+        match place(demand, provider, planning.desired.region, planning.draft):
             case Nowhere(code, text):
-                if self._make_room(provider.name):
-                    return False
-                # A version that is settled stays as it is when it cannot grow: there is nothing that could fail.
-                if publication.number == version.target and version.is_settling:
-                    self.orders.append(NoteFailed(key, Reason(code, text)))
+                if not self._make_room(provider.name):
+                    self._held(version, publication, missing, Reason(code, text))
                 return False
             case OnInstance(instance, because):
-                self._order_environment(instance, demand, publication, because)
-            case OnNewInstance(instance_type, zone, because):
-                instance = Instance(f"i-{next(self.ids)}", provider.name, instance_type, zone, self.now)
-                self.fleet = self.fleet.with_instance(instance)
-                self.orders.append(LaunchInstance(instance, because))
-                self._order_environment(instance, demand, publication, because)
+                planning.start(instance, demand, publication, because)
+            case OnNewInstance(kind, zone, because):
+                instance = planning.launch(provider.name, kind, zone, because)
+                planning.start(instance, demand, publication, because)
         return True
+
+    def _held(self, version: FunctionVersion, publication: Publication, missing: int, reason: Reason) -> None:
+        """Capacity cannot be had for `missing` environments: say so, and fail what cannot even have its minimum."""
+        draft, key = self._planning.draft, key_of(version, publication)
+        bounds = self._planning.policy.bounds(version)
+        running = draft.running(key)
+        whole = [e for e in running if e.is_whole]
+        if all(draft.is_lasting(e) for e in whole) or len(whole) < bounds.minimum:
+            place_of_note = (version.function, version.version)
+            self._obstacles[place_of_note] = Reason(
+                reason.code, f"{missing} more environments are wanted. {reason.text}"
+            )
+        if publication.number != version.target or not version.is_settling:
+            return  # A version that is settled stays as it is when it cannot grow: there is nothing that could fail.
+        if len(whole) < bounds.minimum:
+            self._planning.orders.append(NoteFailed(key, reason))
+        elif _relieves(version, publication) and all(e.is_ready for e in whole):
+            # There is no room for both to be as large as the load wants; the room that the other one leaves is for this one to grow.
+            self._note_ready(version, publication, bounds)
 
     def _make_room(self, provider: str) -> bool:
         """Terminate instances that stand idle, because their vCPUs are needed; whether room is coming, from these or from earlier ones."""
-        instances = self.fleet.of_provider(provider)
-        for instance in instances:
-            if instance.phase is InstancePhase.RUNNING and not any(self.fleet.on(instance.id)):
-                self._terminate(instance, "its vCPUs are needed by another environment")
-        return any(self.fleet.instances[i.id].phase is InstancePhase.TERMINATING for i in instances)
+        draft = self._planning.draft
+        for instance in draft.of_provider(provider):
+            if instance.phase is InstancePhase.RUNNING and draft.is_empty(instance.id):
+                self._planning.terminate(instance, "its vCPUs are needed by another environment")
+        return any(i.phase is InstancePhase.TERMINATING for i in draft.of_provider(provider))
 
-    def _terminate(self, instance: Instance, because: str) -> None:
-        self.fleet = self.fleet.terminating(instance.id)
-        self.orders.append(TerminateInstance(instance.id, because))
-
-    # standard functions
-
-    def _provide_provisioned(self, key: PublicationKey, publication: Publication) -> None:
-        """As many environments as are provisioned, within the limit; surplus ones end, in use or not."""
-        count = self.provisioned[key.function, key.version]
-        kept = self._whole(key, provisioned=True)
-        failures = (self.fleet.failures.get(key), self.fleet.launch_failures.get(None))
-        if all(self.policy.may_retry(failure, self.now) for failure in failures):
-            for _ in range(min(count - len(kept), self._room())):
-                self._order_standard(key, publication, "provisioned concurrency", provisioned=True)
-        for environment in kept[count:]:
-            self._drain(environment, f"above the {count} environments that are provisioned")
-
-    def _provide_on_demand(self, key: PublicationKey, publication: Publication) -> None:
-        """One environment for each invocation that runs or waits beyond those provisioned, within the limit; idle ones end after a while."""
-        running = self._whole(key, provisioned=False)
-        provisioned = sum(e.is_ready for e in self._whole(key, provisioned=True))
-        wanted = max(0, self.desired.on_demand.get(key, 0) - provisioned)
-        if self.policy.may_retry(self.fleet.launch_failures.get(None), self.now):
-            missing = wanted - len(running)
-            room = self._room()
-            for _ in range(min(missing, room)):
-                self._order_standard(key, publication, "an invocation waits for it", provisioned=False)
-            self.unplaced += max(0, missing - max(0, room))
-        for environment in running[: max(0, len(running) - wanted)]:
-            if _is_idle_since(environment, self.now - self.policy.idle_environment):
-                self._drain(environment, f"not used for {self.policy.idle_environment}")
-
-    def _whole(self, key: PublicationKey, *, provisioned: bool) -> list[Environment]:
-        return [e for e in self.fleet.running(key) if e.is_whole and e.provisioned is provisioned]
-
-    def _order_standard(
-        self, key: PublicationKey, publication: Publication, because: str, *, provisioned: bool
-    ) -> None:
-        configuration = publication.configuration
-        demand = Demand(key, configuration.vcpus_per_environment, configuration.memory_mb, slots=1)
-        self._order_environment(self._lambda_owned(), demand, publication, because, provisioned=provisioned)
-
-    def _drain_idlest(self) -> None:
-        """Give up warm environments that nobody uses, those longest unused first, where invocations wait because of the limit.
-
-        What is on its way out already makes room too, so a round that finds the same shortage again drains no more.
-        """
-        if not self.unplaced:
+    def retry(self, version: FunctionVersion) -> None:
+        """Note that a version which failed for lack of capacity could have its minimum now; one per provider and plan."""
+        planning, publication = self._planning, version.publication
+        provider = planning.desired.providers.get(_provider(publication))
+        if version.state_reason is None or version.state_reason.code not in CAPACITY_CODES or provider is None:
             return
-        owned = {i.id for i in self.fleet.of_provider(None)}
-        standard = [e for e in self.fleet.environments.values() if e.instance_id in owned]
-        leaving = sum(e.phase in (Phase.DRAINING, Phase.STOPPING) for e in standard)
-        idle = [e for e in standard if _is_idle_since(e, self.now) and not e.provisioned and not self._is_needed(e)]
-        idle.sort(key=lambda e: e.used_at or e.since)
-        for environment in idle[: max(0, self.unplaced - leaving)]:
-            self._drain(environment, "another function's invocation waits for its place")
-
-    def _is_needed(self, environment: Environment) -> bool:
-        """True when as many invocations run in or wait for environments of its publication as there are."""
-        return self.desired.on_demand.get(environment.key, 0) >= len(self._whole(environment.key, provisioned=False))
-
-    def _room(self) -> int:
-        """How many more environments standard functions may have."""
-        return self.policy.standard_limit - self._standard_count()
-
-    def _note_allocations(self) -> None:
-        """What has become of provisioned concurrency. Environments of a version that two aliases share are counted once."""
-        ready = Counter((e.key.function, e.key.version) for e in self.fleet.environments.values() if _is_kept(e))
-        for provision in self.desired.provisioned:
-            config, available = provision.config, 0
-            for version, count in provision.shares.items():
-                place = (config.function, version)
-                mine = min(count, ready[place])
-                ready[place] -= mine
-                available += mine
-            allocation = self._allocation(provision, available)
-            if allocation != config.allocation:
-                self.orders.append(NoteAllocation(config, allocation))
-
-    def _allocation(self, provision: Provision, available: int) -> Allocation:
-        config = provision.config
-        if available >= config.requested:
-            return Allocation(AllocationStatus.READY, available)
-        if any(key.function == config.function and key.version in provision.shares for key in self.fleet.failures):
-            return Allocation(AllocationStatus.FAILED, available, "FUNCTION_ERROR_INIT_FAILURE")
-        is_starting = any(
-            e.provisioned
-            and e.phase is Phase.STARTING
-            and e.key.function == config.function
-            and e.key.version in provision.shares
-            for e in self.fleet.environments.values()
-        )
-        if not is_starting and self._room() <= 0:
-            limit = self.policy.standard_limit
-            text = f"This Lambstead runs at most {limit} environments of standard functions (setting standard_environments)."
-            return Allocation(AllocationStatus.FAILED, available, text)
-        return Allocation(AllocationStatus.IN_PROGRESS, available)
-
-    def _standard_count(self) -> int:
-        owned = {i.id for i in self.fleet.of_provider(None)}
-        return sum(e.instance_id in owned for e in self.fleet.environments.values())
-
-    def _lambda_owned(self) -> Instance:
-        existing = [i for i in self.fleet.of_provider(None) if i.takes_environments]
-        if existing:
-            return existing[0]
-        instance = Instance(f"i-{next(self.ids)}", None, LAMBDA_OWNED, f"{self.desired.region}a", self.now)
-        self.fleet = self.fleet.with_instance(instance)
-        self.orders.append(LaunchInstance(instance, "a standard function is invoked"))
-        return instance
-
-    # both
-
-    def _order_environment(
-        self,
-        instance: Instance,
-        demand: Demand,
-        publication: Publication,
-        because: str,
-        *,
-        provisioned: bool = False,
-    ) -> None:
-        environment = Environment(
-            id=f"env-{next(self.ids)}",
-            instance_id=instance.id,
-            key=demand.key,
-            slots=demand.slots,
-            vcpus=demand.vcpus,
-            memory_mb=demand.memory_mb,
-            since=self.now,
-            timeout=timedelta(seconds=publication.configuration.timeout_s),
-            provisioned=provisioned,
-        )
-        self.fleet = self.fleet.placed(environment)
-        self.orders.append(StartEnvironment(environment, publication, because))
-
-    def _drain(self, environment: Environment, because: str) -> None:
-        self.fleet = self.fleet.draining(environment.id, self.now)
-        self.orders.append(DrainEnvironment(environment.id, because))
-
-    def _stop(self, environment: Environment, because: str) -> None:
-        self.fleet = self.fleet.phase(environment.id, Phase.STOPPING)
-        self.orders.append(StopEnvironment(environment.id, because))
-
-    def _note_end(self, version: FunctionVersion) -> None:
-        """Notes for versions that are on their way out, once none of their environments is left."""
-        if version.state not in (State.DELETING, State.DEACTIVATING):
+        if provider.name in self._retried or planning.draft.running(key_of(version, publication)):
             return
-        of_version = (
-            e
-            for e in self.fleet.environments.values()
-            if (e.key.function, e.key.version) == (version.function, version.version)
+        demand = _demand(version, publication)
+        trial = Planning(
+            planning.desired,
+            planning.draft.copy(),
+            planning.policy,
+            (f"trial-{n}" for n in range(1 << 20)),
+            planning.now,
         )
-        if any(of_version):
-            return
-        note = NoteRemoved if version.state is State.DELETING else NoteDrained
-        self.orders.append(note(version.function, version.version))
+        for _ in range(planning.policy.bounds(version).minimum):
+            match place(demand, provider, planning.desired.region, trial.draft):
+                case Nowhere():
+                    return
+                case OnInstance(instance, because):
+                    trial.start(instance, demand, publication, because)
+                case OnNewInstance(kind, zone, because):
+                    trial.start(trial.launch(provider.name, kind, zone, because), demand, publication, because)
+        self._retried.add(provider.name)
+        planning.orders.append(NoteRetry(demand.key))
 
-    def _drain_unwanted(self, wanted: set[PublicationKey]) -> None:
-        for environment in list(self.fleet.environments.values()):
-            if environment.key in wanted:
-                continue
-            if environment.phase is Phase.STARTING:
-                self._stop(environment, "its version is not wanted any more")
-            elif environment.phase is Phase.READY:
-                self._drain(environment, "its version is not wanted any more")
+    def note_obstacles(self) -> None:
+        """What stands in the way of versions, where that is not what was noted before."""
+        known = self._planning.desired.obstacles
+        for place_of_note in {**known, **self._obstacles}:
+            reason = self._obstacles.get(place_of_note)
+            if reason != known.get(place_of_note):
+                self._planning.orders.append(NoteObstacle(*place_of_note, reason))
 
-    def _stop_drained(self) -> None:
-        for environment in list(self.fleet.environments.values()):
-            if environment.phase is not Phase.DRAINING:
-                continue
-            draining_for = self.now - (environment.draining_since or self.now)
-            if environment.busy == 0:
-                self._stop(environment, "drained")
-            elif draining_for >= environment.timeout + self.policy.drain_grace:
-                self._stop(environment, f"still busy {draining_for} after it was asked to drain")
 
-    def _terminate_idle(self) -> None:
-        for instance in list(self.fleet.instances.values()):
-            if instance.phase is InstancePhase.LAUNCHING and self.now - instance.since >= LAUNCH_LIMIT:
-                self._terminate(instance, f"its agent did not report within {LAUNCH_LIMIT}")
-            if instance.phase is not InstancePhase.RUNNING or any(self.fleet.on(instance.id)):
-                continue
-            unused = instance.provider is not None and instance.provider not in self.desired.providers
-            if unused or self.now - (instance.idle_since or instance.since) >= self.policy.idle_instance:
-                self._terminate(
-                    instance,
-                    "its capacity provider is gone" if unused else f"no environment for {self.policy.idle_instance}",
-                )
+def _relieves(version: FunctionVersion, publication: Publication) -> bool:
+    """True for a publication that will take over from one that serves."""
+    return version.serving is not None and version.serving.number != publication.number
+
+
+def _provider(publication: Publication) -> str:
+    assert publication.configuration.managed is not None
+    return publication.configuration.managed.provider
+
+
+def _demand(version: FunctionVersion, publication: Publication) -> Demand:
+    configuration = publication.configuration
+    return Demand(
+        key_of(version, publication),
+        configuration.vcpus_per_environment,
+        configuration.memory_mb,
+        configuration.slots_per_environment,
+    )
+
+
+# --- endings ------------------------------------------------------------------------------------------------------------
+
+
+def _note_end(planning: Planning, version: FunctionVersion) -> None:
+    """Notes for versions that are on their way out, once none of their environments is left."""
+    if version.state not in (State.DELETING, State.DEACTIVATING):
+        return
+    place_of_note = (version.function, version.version)
+    if any((e.key.function, e.key.version) == place_of_note for e in planning.draft.environments.values()):
+        return
+    note = NoteRemoved if version.state is State.DELETING else NoteDrained
+    planning.orders.append(note(*place_of_note))
+
+
+def _drain_unwanted(planning: Planning, environment: Environment) -> None:
+    if environment.phase is Phase.STARTING:
+        planning.stop(environment, "its version is not wanted any more")
+    elif environment.phase is Phase.READY:
+        planning.drain(environment, "its version is not wanted any more")
+
+
+def _stop_drained(planning: Planning) -> None:
+    for environment in list(planning.draft.environments.values()):
+        if environment.phase is not Phase.DRAINING:
+            continue
+        draining_for = planning.now - (environment.draining_since or planning.now)
+        if environment.busy == 0:
+            planning.stop(environment, "drained")
+        elif draining_for >= environment.timeout + planning.policy.drain_grace:
+            planning.stop(environment, f"still busy {draining_for} after it was asked to drain")
+
+
+def _terminate_idle(planning: Planning) -> None:
+    draft, policy = planning.draft, planning.policy
+    for instance in list(draft.instances.values()):
+        if instance.phase is InstancePhase.LAUNCHING and planning.now - instance.since >= LAUNCH_LIMIT:
+            planning.terminate(instance, f"its agent did not report within {LAUNCH_LIMIT}")
+        if instance.phase is not InstancePhase.RUNNING or not draft.is_empty(instance.id):
+            continue
+        if instance.provider is not None and instance.provider not in planning.desired.providers:
+            planning.terminate(instance, "its capacity provider is gone")
+        elif instance.id in draft.retiring:
+            planning.terminate(instance, f"it is {policy.instance_lifetime} old and was replaced")
+        elif planning.now - (instance.idle_since or instance.since) >= policy.idle_instance:
+            planning.terminate(instance, f"no environment for {policy.idle_instance}")
 
 
 def _publications(version: FunctionVersion) -> Iterable[Publication]:
@@ -486,15 +295,15 @@ def _publications(version: FunctionVersion) -> Iterable[Publication]:
         yield version.publication
 
 
-def _surplus(ready: list[Environment], count: int, fleet: Fleet) -> list[Environment]:
+def _surplus(ready: list[Environment], count: int, draft: Draft) -> list[Environment]:
     """Which of `ready`, oldest first, go so that `count` stay: each time the newest one in the zone that has most."""
-    staying, going = list(ready), list[Environment]()
-    while len(staying) > count:
-        zones = Counter(fleet.instances[e.instance_id].zone for e in staying)
-        crowded = max(zones.values())
-        newest = next(e for e in reversed(staying) if zones[fleet.instances[e.instance_id].zone] == crowded)
-        staying.remove(newest)
-        going.append(newest)
+    by_zone: dict[str, list[Environment]] = {}
+    for environment in ready:
+        by_zone.setdefault(draft.zone(environment), []).append(environment)
+    going = []
+    for _ in range(len(ready) - count):
+        crowded = max(filter(None, by_zone.values()), key=lambda there: (len(there), there[-1].since, there[-1].id))
+        going.append(crowded.pop())
     return going
 
 
@@ -503,21 +312,16 @@ def _is_waiting(version: FunctionVersion, bounds: ScalingBounds) -> bool:
     return version.is_settling or version.bounds_requested or version.applied_bounds != bounds
 
 
-def _is_kept(environment: Environment) -> bool:
-    """True for an initialised environment of provisioned concurrency."""
-    return environment.provisioned and environment.is_ready and environment.is_whole
-
-
-def _is_idle_since(environment: Environment, moment: datetime) -> bool:
-    return environment.is_ready and environment.busy == 0 and (environment.used_at or environment.since) <= moment
-
-
 def next_look(fleet: Fleet, policy: Policy, now: datetime) -> timedelta | None:
     """How soon `plan` could have something new to say although nothing else happens; None if never."""
-    moments = [i.since + LAUNCH_LIMIT for i in fleet.instances.values() if i.phase is InstancePhase.LAUNCHING]
-    moments += [
-        instance.idle_since + policy.idle_instance for instance in fleet.instances.values() if instance.idle_since
-    ]
+    moments = []
+    for instance in fleet.instances.values():
+        if instance.phase is InstancePhase.LAUNCHING:
+            moments.append(instance.since + LAUNCH_LIMIT)
+        elif instance.provider is not None:
+            moments.append(instance.since + policy.instance_lifetime)
+        if instance.idle_since:
+            moments.append(instance.idle_since + policy.idle_instance)
     for environment in fleet.environments.values():
         if environment.draining_since:
             moments.append(environment.draining_since + environment.timeout + policy.drain_grace)

@@ -39,6 +39,10 @@ class ScalingBounds:
             )
         return cls(wanted, maximum)
 
+    def clamp(self, count: int) -> int:
+        """The count within the bounds that is nearest to `count`."""
+        return max(self.minimum, count if self.maximum is None else min(count, self.maximum))
+
     @property
     def is_off(self) -> bool:
         """True when the version shall have no environments and takes no invocations."""

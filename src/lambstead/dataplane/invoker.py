@@ -15,6 +15,7 @@ from lambstead.core.account import CONCURRENT_EXECUTIONS
 from lambstead.core.admission import Load
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.concurrency import Exhausted, Held, Ledger
+from lambstead.core.demand import Counts
 from lambstead.core.errors import DomainError, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
@@ -193,6 +194,14 @@ class Invoker:
             found.update(lane.pool.loads())
             self._drop_if_unused(lane)
         return found
+
+    def counts(self) -> dict[PublicationKey, Counts]:
+        """What managed publications have served and refused since they were first invoked or expected, and how they stand now."""
+        lanes = (lane for key, lane in self._lanes.items() if key not in self._standard)
+        return {
+            lane.key: Counts(lane.pool.running, lane.pool.waiting, lane.pool.ever_given, lane.throttled)
+            for lane in lanes
+        }
 
     def waiting(self) -> dict[PublicationKey, int]:
         """Invocations that wait for a slot, per publication."""

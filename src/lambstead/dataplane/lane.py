@@ -109,6 +109,8 @@ class Lane:
     """Called when a draining environment has finished its last invocation."""
     records: PlatformRecords
     """Where starts and ends of what workers run are recorded; agents record what goes through them."""
+    throttled: int = 0
+    """Invocations that were refused for want of a slot."""
     pool: Pool = field(init=False)
     loop: asyncio.AbstractEventLoop = field(init=False)
     _environments: dict[str, _Environment] = field(default_factory=dict)
@@ -144,6 +146,7 @@ class Lane:
                 self._alive[ticket] = running
                 self._deliver(running, environment_id)
             case LineFull(waiting):
+                self.throttled += 1
                 raise _throttled(
                     f"{waiting} invocations wait for a slot of {self.key.function}:{self.key.version} already"
                 )
@@ -439,6 +442,7 @@ class Lane:
     def _expire(self) -> None:
         self._expiry = None
         for ticket in self.pool.expired(time.monotonic()):
+            self.throttled += 1
             self._settle(ticket, _throttled(f"no slot came free within {self.patience_s:g} s"))
         self._watch_line()
 

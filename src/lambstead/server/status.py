@@ -66,6 +66,7 @@ async def status(
         "functions": _functions(versions),
         "events": _events(totals, events),
         "durable": _durable(executions, durable.live),
+        "scaling": _scaling(provisioning),
         "waiting": {f"{key.function}:{key.version}": count for key, count in invoker.waiting().items()},
         "decisions": [
             {"at": decision.at.isoformat(), "what": decision.what, "because": decision.because}
@@ -92,6 +93,28 @@ def _durable(executions: Mapping[str, int], live: int) -> dict[str, object]:
     """Durable executions: those whose function runs now, those that wait for something, and all by their status."""
     unended = sum(count for status, count in executions.items() if not ExecutionStatus(status).is_closed)
     return {"running": live, "suspended": max(0, unended - live), "executions": dict(executions)}
+
+
+def _scaling(provisioning: Provisioning) -> list[dict[str, object]]:
+    """How the scaling of every managed version that serves stands, and why."""
+    documents = []
+    for (function, version), scaling in sorted(provisioning.scaling.versions.items()):
+        track, obstacle = scaling.track, provisioning.obstacles.get((function, version))
+        reading = track.readings[-1]
+        documents.append(
+            {
+                "function": function,
+                "version": version,
+                "desired": track.desired,
+                "ready": reading.ready,
+                "slots_in_use": reading.in_use,
+                "cpu_utilization": reading.cpu,
+                "because": track.because,
+                "obstacle": obstacle and {"code": obstacle.code, "text": obstacle.text},
+                "throttles": dict(scaling.throttled),
+            }
+        )
+    return documents
 
 
 def _capacity(instances: list[Instance], provisioning: Provisioning, loads: Mapping[str, Load]) -> dict[str, object]:
