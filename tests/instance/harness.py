@@ -277,6 +277,10 @@ class Gateway:
         async with asyncio.timeout(PATIENCE):
             return await self.process.wait()
 
+    def agent_words(self) -> str:
+        """What the agent said on its standard error so far."""
+        return (self.folder / "agent.log").read_text()
+
     def processes(self) -> list[int]:
         """Every living process of this instance's environments."""
         return find_strays(instance_mark(self.instance_id))

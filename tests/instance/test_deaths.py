@@ -186,6 +186,20 @@ async def test_what_a_killed_agent_leaves_is_found_by_the_instances_id(gateway: 
     assert not is_alive(stray)
 
 
+async def test_a_stop_while_the_main_process_is_still_at_its_gate_is_an_end_like_any_other(gateway: Gateway) -> None:
+    await gateway.start(BUSY)  # what is installed once is there now
+    before = len(gateway.processes())
+    for _ in range(10):  # the gate is open for milliseconds
+        message = gateway.start_message(BUSY)
+        gateway.order(message)
+        while len(gateway.processes()) == before:
+            await asyncio.sleep(0)
+        gateway.order(StopEnvironment(message.environment_id, "changed my mind"))
+        await gateway.message(EnvironmentExited, message.environment_id)
+        await eventually(lambda: len(gateway.processes()) == before, "nothing of it is left")
+    assert "Traceback" not in gateway.agent_words()
+
+
 async def test_the_servers_end_is_the_end_of_everything(gateway: Gateway, tmp_path: Path) -> None:
     environment = await gateway.start(BUSY, max_concurrency=4)
     await busy(environment, tmp_path)

@@ -331,6 +331,7 @@ class Environment:
         await asyncio.wait((arrival, self._ending), return_when=asyncio.FIRST_COMPLETED)
         if not arrival.done():
             arrival.cancel()
+            await asyncio.wait((arrival,))  # before the gate is closed
             return False
         try:
             listener = arrival.result()
