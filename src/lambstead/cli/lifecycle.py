@@ -26,6 +26,14 @@ def up(
         str | None, typer.Option("--host", metavar="ADDRESS", help="Loopback address.  [default: 127.0.0.1]")
     ] = None,
     data: DataOption = None,
+    gateways: Annotated[
+        int | None,
+        typer.Option("--gateways", metavar="N", help="Processes that accept requests on the port.  [default: 1]"),
+    ] = None,
+    agent_link: Annotated[
+        str | None,
+        typer.Option("--agent-link", metavar="unix|tcp", help="How agents of instances connect.  [default: unix]"),
+    ] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", metavar="dev|faithful", help="Set of defaults.  [default: dev]")
     ] = None,
@@ -50,8 +58,17 @@ def up(
       lambstead up --port 0 --data ./state
       lambstead up --profile faithful
       lambstead up --isolation sandbox
+      lambstead up --gateways 4
     """
-    settings = settings_for(data, port=port, host=host, profile=profile, isolation=isolation)
+    settings = settings_for(
+        data,
+        port=port,
+        host=host,
+        gateways=gateways,
+        agent_link=agent_link,
+        profile=profile,
+        isolation=isolation,
+    )
     _refuse_second_server(settings)
     _prepare_data_dir(settings)
     _refuse_taken_port(settings)
@@ -151,12 +168,13 @@ def _cannot_listen(settings: Settings, exc: OSError) -> CommandFailed:
 def _serve(settings: Settings) -> int:
     # Everything heavy (HTTP, models, store) comes with these imports.
     from lambstead.app import ServerAlreadyRunning, serve
+    from lambstead.server.gateways import GatewayNotStarted
     from lambstead.server.http import PortTaken
     from lambstead.store.sqlite import SchemaTooNew
 
     try:
         return serve(settings, _announce)
-    except (ServerAlreadyRunning, PortTaken, SchemaTooNew) as exc:
+    except (ServerAlreadyRunning, PortTaken, GatewayNotStarted, SchemaTooNew) as exc:
         raise CommandFailed(str(exc)) from exc
 
 

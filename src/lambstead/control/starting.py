@@ -34,7 +34,7 @@ class Records(Protocol):
 class Doors(Protocol):
     """Sockets on which an environment's own workers connect."""
 
-    async def open_door(self, environment_id: str) -> Path: ...
+    async def open_door(self, environment_id: str) -> Path | None: ...
     def close_door(self, environment_id: str) -> None: ...
 
 
@@ -108,6 +108,8 @@ class Starting:
         door = await self._doors.open_door(environment.id)
         to = LogOf(Path(order.log_path), order.function_version, order.function_arn, order.system_log_level)
         self._records.opened(environment.id, to)
+        if door is None:
+            return msgspec.structs.replace(order, relays_workers=True)
         return msgspec.structs.replace(order, link_path=str(door))
 
     def _start_message(

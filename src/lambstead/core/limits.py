@@ -37,14 +37,24 @@ class EnvironmentLimits:
         return cls(memory_mb * _MIB, vcpus, ephemeral_storage_mb * _MIB, files, PROCESSES)
 
     @property
+    def cpu_weight(self) -> float:
+        """Its share of a busy machine, where an ordinary process has 1: its vCPUs.
+
+        Never less than 1: what AWS gives a small function is a part of a processor that nobody else wants, not a place behind everything else that runs.
+        """
+        return max(1.0, self.vcpus)
+
+    @property
     def ceiling_bytes(self) -> int:
         """Memory and `/tmp` together: where the kernel kills."""
         return self.memory_bytes + self.temp_bytes
 
-    def exceeded(self, memory_bytes: int, processes: int) -> str:
-        """Which limit these readings are above, in words for the operator; empty if none."""
-        if memory_bytes > self.memory_bytes:
-            return f"memory: {memory_bytes // _MIB} MB are in use, {self.memory_bytes // _MIB} MB are configured"
-        if processes > self.processes:
-            return f"processes: {processes} are running, {self.processes} may"
-        return ""
+    def exceeds_memory(self, memory_bytes: int) -> str:
+        """In words for the operator, that so much is more than is configured; empty if it is not."""
+        if memory_bytes <= self.memory_bytes:
+            return ""
+        return f"memory: {memory_bytes // _MIB} MB are in use, {self.memory_bytes // _MIB} MB are configured"
+
+    def exceeds_processes(self, processes: int) -> str:
+        """Likewise for processes."""
+        return f"processes: {processes} are running, {self.processes} may" if processes > self.processes else ""

@@ -1,6 +1,7 @@
 """The agent: one process per managed instance, which starts and ends execution environments as the server orders.
 
-    python -m lambstead.instance.agent --socket PATH --instance-id i-... --state-dir DIR [--runtimes-dir DIR] [--isolation LEVEL]
+    python -m lambstead.instance.agent (--socket PATH | --server HOST:PORT) --instance-id i-... --state-dir DIR [--runtimes-dir DIR]
+        [--isolation LEVEL]
 
 It connects to the server's socket, says AgentHello and obeys StartEnvironment, StopEnvironment and StopAgent. It keeps nothing that must
 survive: when the server's end closes, or on SIGTERM or SIGINT, every environment is ended at once and the agent exits. If the agent itself is
@@ -26,6 +27,7 @@ import uvloop
 from lambstead.instance.cgroups import find_cgroups
 from lambstead.instance.environment import Environment, Host
 from lambstead.instance.isolation import IsolationLevel
+from lambstead.instance.server_address import ServerAddress, TcpAddress, UnixAddress, connect, token_for
 from lambstead.instance.watch import Watch
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
@@ -61,8 +63,9 @@ class Agent:
     async def run(self) -> str:
         """Obey until told or forced to end; the reason. Nothing of any environment is left then. Raises OSError if there is no server."""
         loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: self._control, str(self._host.socket_path))
-        self._send(AgentHello(PROTOCOL_VERSION, self._host.instance_id, os.getpid()))
+        server = self._host.server
+        await connect(server, lambda: self._control)
+        self._send(AgentHello(PROTOCOL_VERSION, self._host.instance_id, os.getpid(), token_for(server)))
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._end, signal.Signals(signum).name)
         reaper = asyncio.create_task(self._reap_orphans())
@@ -165,7 +168,11 @@ def _parse(argv: list[str]) -> Host:
     parser = argparse.ArgumentParser(
         prog="python -m lambstead.instance.agent", description="The agent of one managed instance."
     )
-    parser.add_argument("--socket", type=Path, required=True, help="the server's Unix socket")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--socket", type=Path, help="the server's Unix socket")
+    where.add_argument(
+        "--server", metavar="HOST:PORT", help="the server's TCP port for agents; the secret is read from standard input"
+    )
     parser.add_argument("--instance-id", required=True)
     parser.add_argument("--state-dir", type=Path, required=True, help="folder for what lives as long as an environment")
     parser.add_argument("--runtimes-dir", type=Path, default=Path.home() / ".lambstead" / "runtimes")
@@ -173,9 +180,18 @@ def _parse(argv: list[str]) -> Host:
         "--isolation", choices=get_args(IsolationLevel), default="process", help="how environments are kept apart"
     )
     arguments = parser.parse_args(argv)
+    server: ServerAddress
+    if arguments.socket is not None:
+        server = UnixAddress(arguments.socket.absolute())
+    else:
+        try:
+            # Not an argument or a variable: functions run as our user and could read those.
+            server = TcpAddress.parse(arguments.server, sys.stdin.readline().strip())
+        except ValueError as exc:
+            parser.error(str(exc))
     return Host(
         instance_id=arguments.instance_id,
-        socket_path=arguments.socket.absolute(),
+        server=server,
         environments_dir=arguments.state_dir.absolute() / arguments.instance_id,
         runtimes_dir=arguments.runtimes_dir.absolute(),
         level=arguments.isolation,
@@ -198,7 +214,7 @@ def main(argv: list[str]) -> int:
     try:
         because = uvloop.run(_run(host))
     except OSError as exc:
-        _log.error("server_unreachable: %s: %s", host.socket_path, exc)
+        _log.error("server_unreachable: %s: %s", host.server, exc)
         return 1
     _log.info("agent_ended: %s", because)
     return 0

@@ -76,7 +76,7 @@ def plan_sandbox(wish: Wish, places: Places, isolation: Isolation, program: Path
     fds = _Descriptors()
     options = list(_options(wish, places, isolation, fds))
     arguments_fd = fds.with_content(b"".join(os.fsencode(option) + b"\0" for option in options))
-    passed = [wish.gate_fd, *fds.opened, *([] if wish.status_fd is None else [wish.status_fd])]
+    passed = [wish.gate_fd, *fds.opened, *wish.inherited]
     return ProcessPlan(
         argv=(str(program), "--args", str(arguments_fd), "--", *wish.command.argv(confinement)),
         working_directory=places.code,

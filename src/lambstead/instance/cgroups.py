@@ -16,7 +16,7 @@ from lambstead.core.limits import EnvironmentLimits
 from lambstead.instance.readings import Usage
 
 PREFIX = "lambstead"
-CPU_PERIOD_SHARES = 1_024
+CPU_SHARES = 1_024
 """Version 1's default weight of a group, here that of one vCPU."""
 CPU_WEIGHT = 100
 """Version 2's."""
@@ -117,7 +117,7 @@ class _UnifiedGroup:
         with contextlib.suppress(OSError):  # a kernel without swap accounting
             (self.path / "memory.swap.max").write_text("0")
         (self.path / "pids.max").write_text(str(limits.processes))
-        (self.path / "cpu.weight").write_text(str(min(MAX_WEIGHT, max(1, round(limits.vcpus * CPU_WEIGHT)))))
+        (self.path / "cpu.weight").write_text(str(min(MAX_WEIGHT, round(limits.cpu_weight * CPU_WEIGHT))))
 
     def add(self, pid: int) -> None:
         (self.path / "cgroup.procs").write_text(str(pid))
@@ -184,7 +184,7 @@ class _SeparateGroup:
         with contextlib.suppress(OSError):  # a kernel without swap accounting
             (self.memory / "memory.memsw.limit_in_bytes").write_text(str(limits.ceiling_bytes))
         (self.pids / "pids.max").write_text(str(limits.processes))
-        (self.cpu / "cpu.shares").write_text(str(max(2, round(limits.vcpus * CPU_PERIOD_SHARES))))
+        (self.cpu / "cpu.shares").write_text(str(round(limits.cpu_weight * CPU_SHARES)))
 
     def add(self, pid: int) -> None:
         for folder in dict.fromkeys((self.memory, self.cpu, self.cpuacct, self.pids)):

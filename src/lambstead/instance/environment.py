@@ -55,16 +55,17 @@ from lambstead.instance.runtimes.runtime import (
     RuntimeProcess,
     WorkerLink,
 )
+from lambstead.instance.server_address import ServerAddress, connect, introduce
 from lambstead.instance.strays import MARKED_VARIABLE
+from lambstead.instance.worker_relay import WorkerRelay
 from lambstead.link.connection import LinkConnection
-from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
+from lambstead.link.frames import Frame
 from lambstead.link.messages import (
     EnvironmentDegraded,
     EnvironmentExited,
     EnvironmentFailed,
     EnvironmentReady,
     FromAgent,
-    Hello,
     StartEnvironment,
 )
 
@@ -74,6 +75,8 @@ WORKER_COUNT_TICK_SECONDS = 0.25
 """While init waits for the last polls, living workers are counted this often."""
 MAX_SOCKET_PATH_BYTES = 100
 """Unix socket paths above 107 bytes do not exist; longer state folders get a short folder for the socket."""
+FRAMING_RUNTIMES = ("python3.",)
+"""Runtimes whose client hands log records over in frames when it is given a descriptor for them; on demand only."""
 EXTRA_LOG_SOURCES = 16
 EXITS = ("Runtime.ExitError", "Runtime.OutOfMemory")
 """Ends of the runtime itself, whose words its invocations get."""
@@ -86,7 +89,7 @@ class Host:
     """What an environment knows of the agent and the machine it runs on. Paths are absolute."""
 
     instance_id: str
-    socket_path: Path
+    server: ServerAddress
     environments_dir: Path
     runtimes_dir: Path
     level: IsolationLevel = "process"
@@ -139,6 +142,8 @@ class Environment:
         """Workers that are left as far as we know; AWS's clients do not replace any."""
         self._workers: LinkedWorkers | None = None
         """Set when the workers speak the link themselves."""
+        self._relay: WorkerRelay | None = None
+        """Set when their link is passed on here."""
         self._note = ""
         self._init_started = 0.0
 
@@ -183,7 +188,7 @@ class Environment:
         if not self._open_log(runtime):
             return None
         places = self._places()
-        link, status_fd = self._link_for_workers(places)
+        link, status_fd = await self._link_for_workers(places)
         try:
             process = self._process(runtime, link, places)
             if process is None:
@@ -291,13 +296,20 @@ class Environment:
         variables = runtime_variables(self._start, site, Credentials.placeholder())
         read_fd, write_fd = os.pipe()
         output.add_source(read_fd)
+        inherited = [] if status_fd is None else [status_fd]
+        frames_fd = None
+        if not self._managed and self._start.runtime.startswith(FRAMING_RUNTIMES):
+            records_fd, frames_fd = os.pipe()
+            output.add_frames(records_fd)
+            variables["_LAMBDA_TELEMETRY_LOG_FD"] = str(frames_fd)
+            inherited.append(frames_fd)
 
         def plan(gate_fd: int) -> ProcessPlan:
             marks = {MARKED_VARIABLE: variables[MARKED_VARIABLE]}
             port = int(address.rpartition(":")[2])
             in_cgroup = self.cgroup is not None
             wish = Wish(
-                process.command, variables, marks, gate_fd, status_fd, port, self.limits, in_cgroup, os.getpid()
+                process.command, variables, marks, gate_fd, inherited, port, self.limits, in_cgroup, os.getpid()
             )
             if self._isolation.level != "sandbox":
                 return plan_process(wish, places, self._isolation)
@@ -315,6 +327,8 @@ class Environment:
             return False
         finally:
             os.close(write_fd)
+            if frames_fd is not None:
+                os.close(frames_fd)
         return True
 
     def _make_cgroup(self) -> Cgroup | None:
@@ -346,14 +360,24 @@ class Environment:
         self._main.pass_gate()
         return not self._ending.done()
 
-    def _link_for_workers(self, places: Places) -> tuple[WorkerLink | None, int | None]:
+    async def _link_for_workers(self, places: Places) -> tuple[WorkerLink | None, int | None]:
         """What lets workers speak the link themselves, and the end of the status pipe that goes to them; neither where they don't."""
-        if not (self._managed and self._start.link_path):
+        path = Path(self._start.link_path) if self._start.link_path else None
+        if self._managed and self._start.relays_workers:
+            path = await self._relay_workers()
+        if not self._managed or path is None:
             return None, None
         read_fd, write_fd = os.pipe()
         self._workers = LinkedWorkers(read_fd, self._start.max_concurrency, self._progress.set, self.worker_lost)
-        path = places.show(Path(self._start.link_path), SOCKETS_DIR / "link.sock")
-        return WorkerLink(str(path), self._start.environment_id, write_fd), write_fd
+        shown = places.show(path, SOCKETS_DIR / "link.sock")
+        return WorkerLink(str(shown), self._start.environment_id, write_fd), write_fd
+
+    async def _relay_workers(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="lambstead-"))
+        self._folders.append(folder)
+        self._relay = WorkerRelay(self._host.server, self._host.instance_id, self._start.environment_id)
+        await self._relay.listen(folder / "link.sock")
+        return folder / "link.sock"
 
     def _listen_for_logs(self, places: Places, output: LogCapture) -> Path:
         path = places.temp.parent / "log.sock"
@@ -420,16 +444,13 @@ class Environment:
         self._ready = True
         platform_log.init_ended("success", init_ms)
         if self._link is not None:
-            self._link.send(Kind.HELLO, 0, msgspec.json.encode(Hello(PROTOCOL_VERSION, self._start.environment_id)))
+            introduce(self._link, self._host.server, self._host.instance_id, self._start.environment_id, worker=False)
             api.open_link(self._link)
         self._report(EnvironmentReady(self._start.environment_id, init_ms, main.runtime_pid, self._note))
         await self._ending
 
     async def _connect_link(self) -> LinkConnection:
-        loop = asyncio.get_running_loop()
-        path = str(self._host.socket_path)
-        _, link = await loop.create_unix_connection(lambda: LinkConnection(self._link_frame, self._link_lost), path)
-        return link
+        return await connect(self._host.server, lambda: LinkConnection(self._link_frame, self._link_lost))
 
     def _link_frame(self, link: LinkConnection, frame: Frame) -> None:
         assert self._api is not None
@@ -494,13 +515,23 @@ class Environment:
             return
         if self._main.was_killed_for_memory:
             self._out_of_memory("the kernel killed a process for want of memory")
-        elif because := self.limits.exceeded(usage.memory_bytes, usage.processes):
+        elif because := self.limits.exceeds_memory(usage.memory_bytes):
             self._out_of_memory(because)
+        elif self._counts_processes and (because := self.limits.exceeds_processes(usage.processes)):
+            self._end_for(because, "Runtime.ExitError")
+
+    @property
+    def _counts_processes(self) -> bool:
+        """Whether nobody but us does: no control group, and no user namespace in which the kernel counts."""
+        return self.cgroup is None and not self._isolation.own_root
 
     def _out_of_memory(self, because: str) -> None:
+        self._end_for(because, "Runtime.OutOfMemory")
+
+    def _end_for(self, because: str, error_type: str) -> None:
         if self._platform_log is not None:
             self._platform_log.note(f"The environment is ended: {because}.")
-        self._end(_Ending("Runtime.OutOfMemory", exit_message(-signal.SIGKILL)))
+        self._end(_Ending(error_type, exit_message(-signal.SIGKILL)))
 
     # The end
 
@@ -528,6 +559,8 @@ class Environment:
             self._link.close()
         if self._main is not None:
             await self._main.kill()
+        if self._relay is not None:
+            self._relay.close()
         if self._workers is not None:
             self._workers.close()
         if self._platform_log is not None and self._output is not None:

@@ -9,7 +9,7 @@ A level turns the wish to run a runtime (`RuntimeCommand`) into the process to s
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -167,7 +167,8 @@ class Wish:
     marks: Mapping[str, str]
     """Variables by which the environment's processes are found."""
     gate_fd: int
-    status_fd: int | None
+    inherited: Sequence[int]
+    """Further descriptors that the process gets."""
     runtime_api_port: int
     limits: EnvironmentLimits
     is_in_cgroup: bool
@@ -184,7 +185,7 @@ def plan_process(wish: Wish, places: Places, isolation: Isolation) -> ProcessPla
         open_files=wish.limits.open_files,
         landlock=_landlock(wish, places, isolation) if isolation.level == "landlock" else None,
     )
-    fds = (wish.gate_fd,) if wish.status_fd is None else (wish.gate_fd, wish.status_fd)
+    fds = (wish.gate_fd, *wish.inherited)
     return ProcessPlan(wish.command.argv(confinement), places.code, wish.variables, fds)
 
 

@@ -129,7 +129,7 @@ def _run(command: RuntimeCommand, places: Places, isolation: Isolation) -> str:
     """What it wrote, once it ended."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        wish = Wish(command, {"PATH": "/usr/bin:/bin"}, {}, theirs.fileno(), None, 1, _LIMITS, True, os.getpid())
+        wish = Wish(command, {"PATH": "/usr/bin:/bin"}, {}, theirs.fileno(), (), 1, _LIMITS, True, os.getpid())
         bubblewrap = find_program()
         plan: ProcessPlan = (
             plan_sandbox(wish, places, isolation, bubblewrap)

@@ -21,7 +21,7 @@ from lambstead.control.durable.lanes import Lanes
 from lambstead.control.durable.ready import ReadyQueue
 from lambstead.core.arn import Realm
 from lambstead.core.durable.lifecycle import Backoff
-from lambstead.core.durable.model import Change, ExecutionStatus, State, StatusChanged
+from lambstead.core.durable.model import Change, Execution, ExecutionStatus, State, StatusChanged
 from lambstead.core.durable.records import Errand
 from lambstead.core.durable.triggers import wakes_at
 from lambstead.store.port import Reader, Store
@@ -83,6 +83,7 @@ class DurableEngine:
     def forget(self) -> None:
         """Every execution was removed from the store."""
         self._lanes.forget()
+        self.executions.forget()
 
     # --- what changes cause -------------------------------------------------------------------------------------------------
 
@@ -94,7 +95,7 @@ class DurableEngine:
         if execution.status is ExecutionStatus.DELETING:
             self._poke_retention()
         elif wake_at is not None:
-            self._wake(execution.id, wake_at)
+            self._wake(execution, wake_at)
 
     def errand_added(self) -> None:
         """See `lanes.Followers`."""
@@ -103,12 +104,12 @@ class DurableEngine:
     def _started(self, state: State) -> None:
         wake_at = wakes_at(state)
         if wake_at is not None:
-            self._wake(state.execution.id, wake_at)
+            self._wake(state.execution, wake_at)
 
-    def _wake(self, execution_id: str, at: datetime) -> None:
+    def _wake(self, execution: Execution, at: datetime) -> None:
         """Something happens to the execution at this time: now, or when the loop looks again."""
-        if at <= utc_now():
-            self._advance(execution_id)
+        if at <= utc_now() and execution.live is None:
+            self._advance(execution.id)
         elif self._wakes_at is None or at < self._wakes_at:
             self._poke()
 

@@ -88,8 +88,11 @@ class DurableExecutions:
         is_synchronous: bool,
         trace_header: str | None = None,
         tenant_id: str | None = None,
+        also: Callable[[Transaction], None] = lambda _: None,
     ) -> Execution:
         """Start an execution of a durable function, or find the one that a repeated start with the same name means.
+
+        `also` is written in the same transaction, in both cases.
 
         Raises DurableExecutionAlreadyStarted when the name belongs to an execution of another version or input.
         """
@@ -111,6 +114,7 @@ class DurableExecutions:
         started = Started(order, now)
 
         def work(tx: Transaction) -> Execution | None:
+            also(tx)
             if name is not None:
                 kept = tx.durable_execution_named(target.function, name, now)
                 if kept is not None:
@@ -160,10 +164,17 @@ class DurableExecutions:
     def stop_waiting(self) -> None:
         """Let nobody wait any longer: the server stops."""
         self._is_stopping = True
+        self._send_away(_stopping)
+
+    def forget(self) -> None:
+        """Every execution was removed: let nobody wait for one."""
+        self._send_away(lambda _: _unknown())
+
+    def _send_away(self, because: Callable[[str], DomainError]) -> None:
         for execution_id, futures in self._waiting.items():
             for future in futures:
                 if not future.done():
-                    future.set_exception(_stopping(execution_id))
+                    future.set_exception(because(execution_id))
 
     # --- the function's own calls -----------------------------------------------------------------------------------------------
 
@@ -262,7 +273,8 @@ class DurableExecutions:
 
     async def callback_succeeded(self, callback_id: str, result: bytes) -> None:
         """Raises CallbackTimeout when the callback is not open, InvalidParameterValue for an id that is none."""
-        text = result.decode(errors="replace")
+        # AWS's own examples complete a callback with an empty body, and expect that the code gets nothing, not an empty text.
+        text = result.decode(errors="replace") if result else None
         await self._callback(callback_id, lambda state, name, now: triggers.callback_succeeded(state, name, text, now))
 
     async def callback_failed(self, callback_id: str, error: ErrorObject) -> None:
