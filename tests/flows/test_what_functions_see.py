@@ -189,6 +189,18 @@ done
 
 
 @IN_A_SANDBOX
+def test_stack_traces_name_awss_places(scene: Scene) -> None:
+    """Recorded by others (LocalStack's `test_lambda_handler_error`)."""
+    create_function(scene.server.aws, "failing", "def handler(event, context):\n    raise ValueError('no')\n")
+    wait_active(scene.server.aws, "failing", "$LATEST")
+    answer = invoke(scene.server.aws, "failing")
+    assert answer.error == "Unhandled"
+    assert answer.payload["stackTrace"] == [
+        "  File \"/var/task/app.py\", line 2, in handler\n    raise ValueError('no')\n"
+    ]
+
+
+@IN_A_SANDBOX
 def test_a_bootstrap_for_awss_shell_runs(scene: Scene) -> None:
     """`/bin/sh` is Bash on AWS, and its tutorial of custom runtimes asks it for `pipefail`."""
     if shutil.which("bash") is None or shutil.which("curl") is None:

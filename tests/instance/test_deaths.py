@@ -192,8 +192,7 @@ async def test_a_stop_while_the_main_process_is_still_at_its_gate_is_an_end_like
     for _ in range(10):  # the gate is open for milliseconds
         message = gateway.start_message(BUSY)
         gateway.order(message)
-        while len(gateway.processes()) == before:
-            await asyncio.sleep(0)
+        await eventually(lambda: len(gateway.processes()) > before, "the main process is there")
         gateway.order(StopEnvironment(message.environment_id, "changed my mind"))
         await gateway.message(EnvironmentExited, message.environment_id)
         await eventually(lambda: len(gateway.processes()) == before, "nothing of it is left")
