@@ -8,7 +8,7 @@ from lambstead.api.context import Call, Context, Request, Response
 from lambstead.api.documents import code_location, function_configuration, qualified
 from lambstead.api.lambda_code_signing import find_code_signing_config
 from lambstead.api.lambda_tags import refuse_too_many_tags
-from lambstead.api.lambda_versions import publish_in
+from lambstead.api.lambda_versions import publish_in, refuse_publish_to_standard
 from lambstead.api.lists import DEFAULT_PAGE, decode_marker, page
 from lambstead.api.qualifiers import functions_only
 from lambstead.core.arn import LATEST, FunctionRef
@@ -45,6 +45,7 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
         )
     configurations.refuse_what_cannot_be_honoured(request)
     _refuse_publish_to_alone(request)
+    refuse_publish_to_standard(request, managed="CapacityProviderConfig" in request)
     refuse_too_many_tags(request.get("Tags") or {})
     placeholder = configurations.image_from(request["Code"]) if configurations.is_image(request) else CodePackage("", 0)
     sketch = configurations.created(context, name, request, placeholder)
@@ -104,8 +105,6 @@ def _refuse_existing(context: Context, reader: Reader, name: str, configuration:
 def _refuse_publish_to_alone(request: Request) -> None:
     if request.get("PublishTo") and not request.get("Publish"):
         raise InvalidParameterValue("PublishTo needs Publish: set Publish to true, or leave PublishTo out.")
-    if request.get("PublishTo") and "CapacityProviderConfig" not in request:
-        raise InvalidParameterValue("PublishTo is supported only for functions with a capacity provider configuration.")
 
 
 async def get_function(context: Context, request: Request, call: Call) -> Response:
@@ -147,14 +146,14 @@ def _named(snapshot: FunctionSnapshot, qualifier: str | None) -> FunctionVersion
 
 async def update_function_code(context: Context, request: Request, call: Call) -> Response:
     ref = _unpublished(context, request)
-    if request.get("PublishTo") and not request.get("Publish"):
-        raise InvalidParameterValue("PublishTo needs Publish: set Publish to true, or leave PublishTo out.")
+    _refuse_publish_to_alone(request)
 
     def check(reader: Reader) -> tuple[FunctionVersion, CodeSigningConfig | None]:
         signing = reader.settings(ref.name).code_signing_config
         return find(context, reader, ref), reader.code_signing_config(signing) if signing else None
 
     before, signing_config = await context.store.read(check)
+    refuse_publish_to_standard(request, managed=before.is_managed)
     _refuse_update(context, before, request)
     refuse_unsigned(signing_config)
     code = await configurations.package_for(context, before.configuration, request)
