@@ -278,12 +278,12 @@ def _doomed(context: Context, snapshot: FunctionSnapshot, ref: FunctionRef) -> l
 
 async def list_functions(context: Context, request: Request, call: Call) -> Response:
     size = request.get("MaxItems", DEFAULT_PAGE)
-    if request.get("MasterRegion") not in (None, "ALL", context.realm.region):
-        raise InvalidParameterValue(
-            f"MasterRegion {request['MasterRegion']} is not served here: name {context.realm.region}, or ALL."
-        )
     every = request.get("FunctionVersion") == "ALL"
     name, ordinal = decode_marker(request.get("Marker"), ("", -2))
+    if "MasterRegion" in request and not every:
+        raise InvalidParameterValue("FunctionVersion must be ALL when MasterRegion is given.")
+    if request.get("MasterRegion", "ALL") != "ALL":
+        return {"Functions": []}  # only what Lambda@Edge replicated from there, and nothing is replicated here
 
     def work(reader: Reader) -> list[FunctionVersion]:
         if every:
