@@ -10,8 +10,10 @@ import msgspec
 
 from lambstead.core.arn import Realm
 from lambstead.core.egress import Egress, EgressRules
+from lambstead.core.errors import InvalidRuntime
 from lambstead.core.fleet import Environment
 from lambstead.core.functions import Configuration, Publication
+from lambstead.core.images import NOT_RUN
 from lambstead.core.log_streams import GROUP_SUFFIX, default_group, file_name, stream_of
 from lambstead.core.platform_records import LogOf
 from lambstead.link import messages
@@ -80,6 +82,8 @@ class Starting:
 
         Raises OSError or DomainError if its code cannot be had.
         """
+        if publication.configuration.code.is_image:
+            raise InvalidRuntime(NOT_RUN.format(arn=self._realm.function_arn(environment.key.function)))
         code = await self._packages.unpacked(publication.configuration.code)
         layers = await self._layers(publication.configuration)
         order = self._start_message(environment, publication, code, layers, self._egress.policy(security_groups))
