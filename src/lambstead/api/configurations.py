@@ -13,6 +13,7 @@ from lambstead.core.errors import InvalidParameterValue, ResourceConflict, Resou
 from lambstead.core.functions import CodePackage, Configuration, Layer, Logging, ManagedInstances
 from lambstead.core.layers import as_layer, check_unzipped, referenced
 from lambstead.core.runtimes import check_runtime
+from lambstead.core.tenancy import check_tenancy
 from lambstead.store.port import Reader
 
 RECORDED = ("DeadLetterConfig", "KMSKeyArn", "TracingConfig", "SnapStart")
@@ -21,7 +22,6 @@ RECORDED = ("DeadLetterConfig", "KMSKeyArn", "TracingConfig", "SnapStart")
 NOT_YET: Mapping[str, str] = {
     "FileSystemConfigs": "file systems",
     "ImageConfig": "container images",
-    "TenancyConfig": "tenant isolation",
     "RuntimeConfig": "customer-managed runtimes",
     "AcceleratorConfig": "accelerators",
 }
@@ -90,6 +90,7 @@ def created(context: Context, name: str, request: Request, code: CodePackage) ->
         memory_mb=MIN_MANAGED_MEMORY_MB if managed else 128,
         architecture=(request.get("Architectures") or ["x86_64"])[0],
         durable=None if durable_config is None else durable(durable_config, None),
+        tenant_isolation_mode=(request.get("TenancyConfig") or {}).get("TenantIsolationMode"),
     )
     return _changed(context, name, request, blank, managed=managed, logging_before=None)
 
@@ -146,6 +147,7 @@ def _changed(
         logging=logging_config(name, request.get("LoggingConfig") or {}, logging_before, managed=managed),
         recorded=_recorded(request, before.recorded, managed=managed),
     )
+    check_tenancy(after.tenant_isolation_mode, after.recorded, managed=managed)
     if not managed:
         check_standard_size(after.memory_mb, after.timeout_s, after.ephemeral_storage_mb)
         return after

@@ -44,7 +44,7 @@ def plan(desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now
     managed.note_obstacles()
     standard.note_allocations()
     for environment in list(draft.environments.values()):
-        if environment.key not in wanted:
+        if environment.key.for_all not in wanted:
             _drain_unwanted(planning, environment)
     standard.make_room()
     _terminate_idle(planning)

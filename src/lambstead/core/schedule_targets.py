@@ -38,6 +38,7 @@ SUPPORTED = (
 )
 _UNIVERSAL_MEMBERS = (
     *("FunctionName", "InvocationType", "Payload", "Qualifier", "ClientContext", "LogType", "DurableExecutionName"),
+    "TenantId",
 )
 _LASTING = (
     AccessDenied,
@@ -75,6 +76,7 @@ class TargetCall:
     """JSON text."""
     execution_name: str | None = None
     """Of the durable execution that is to be started."""
+    tenant_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,6 +187,7 @@ def _universal_call(text: str | None, realm: Realm) -> TargetCall:
         kind == "RequestResponse",
         client_context,
         given.get("DurableExecutionName"),
+        given.get("TenantId", ""),
     )
 
 
