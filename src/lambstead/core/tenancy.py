@@ -4,12 +4,21 @@ Sources: Developer Guide, "Tenant isolation" and its pages on configuring, invok
 a tenant is AWS's own, as many have quoted it. Of the other refusals AWS documents that they happen and not their words: those are ours.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 from lambstead.core.errors import InvalidParameterValue
 
 TenantIsolationMode = Literal["PER_TENANT"]
+
+_TENANT_ID = re.compile(r"[a-zA-Z0-9._:/=+\-@ ]{1,256}")
+"""The shape TenantId of the service model, for ids that come in no request of the API."""
+
+
+def is_tenant_id(text: str) -> bool:
+    """True for what Invoke takes as a tenant id."""
+    return _TENANT_ID.fullmatch(text) is not None
 
 
 def check_tenant(mode: TenantIsolationMode | None, tenant_id: str) -> None:

@@ -151,9 +151,10 @@ class Invoker:
         InvalidParameterValue unless a tenant is named exactly if the function isolates tenants.
         """
         check_tenant(target.publication.configuration.tenant_isolation_mode, invocation.tenant_id)
-        lane = self._lane_of(target, invocation.tenant_id)
         if target.publication.configuration.managed is not None:
-            lane.submit(target, invocation, settle, stream)  # only slots count on a capacity provider
+            self._lane_of(target, "").submit(
+                target, invocation, settle, stream
+            )  # only slots count on a capacity provider
             return
         held = self._admit(target)
 
@@ -162,7 +163,7 @@ class Invoker:
             settle(outcome)
 
         try:
-            lane.submit(target, invocation, settled, stream)
+            self._lane_of(target, invocation.tenant_id).submit(target, invocation, settled, stream)
         except TooManyRequests:
             self._ledger.settle(held)
             raise
