@@ -251,7 +251,14 @@ class Lambstead:
         self.schedules = Schedules(
             store=store,
             invoke_event=lambda request_id, call, also: invoke_event(
-                context, Call(request_id, {}), call.ref, call.payload, call.client_context, call.execution_name, also
+                context,
+                Call(request_id, {}),
+                call.ref,
+                call.payload,
+                call.client_context,
+                execution_name=call.execution_name,
+                tenant_id=call.tenant_id,
+                also=also,
             ),
             invocations=invocations,
             destinations=destinations,

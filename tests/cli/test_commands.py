@@ -308,6 +308,7 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
                                 "id": "env-1",
                                 "function": "fibonacci",
                                 "version": "$LATEST.PUBLISHED",
+                                "tenant": None,
                                 "phase": "Ready",
                                 "slots": 16,
                                 "busy": 3,

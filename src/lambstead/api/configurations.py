@@ -20,13 +20,13 @@ from lambstead.core.functions import CodePackage, Configuration, Layer, Logging,
 from lambstead.core.images import image_package, refuse_for_image, refuse_for_new_image
 from lambstead.core.layers import as_layer, check_unzipped, referenced
 from lambstead.core.runtimes import check_runtime
+from lambstead.core.tenancy import check_tenancy
 from lambstead.store.port import Reader
 
 RECORDED = ("DeadLetterConfig", "FileSystemConfigs", "ImageConfig", "KMSKeyArn", "TracingConfig", "SnapStart")
 """Members that are kept and shown as given; what has no effect of these stands in `gaps`."""
 
 NOT_YET: Mapping[str, str] = {
-    "TenancyConfig": "tenant isolation",
     "RuntimeConfig": "customer-managed runtimes",
     "AcceleratorConfig": "accelerators",
 }
@@ -114,6 +114,7 @@ def created(context: Context, name: str, request: Request, code: CodePackage) ->
         memory_mb=MIN_MANAGED_MEMORY_MB if managed else 128,
         architecture=(request.get("Architectures") or ["x86_64"])[0],
         durable=None if durable_config is None else durable(durable_config, None),
+        tenant_isolation_mode=(request.get("TenancyConfig") or {}).get("TenantIsolationMode"),
     )
     return _changed(context, name, request, blank, managed=managed, logging_before=None)
 
@@ -176,6 +177,7 @@ def _changed(
         recorded=_recorded(context, request, before.recorded, managed=managed),
     )
     check_together(after.recorded, after.ephemeral_storage_mb, managed=managed)
+    check_tenancy(after.tenant_isolation_mode, after.recorded, managed=managed)
     if not managed:
         check_standard_size(after.memory_mb, after.timeout_s, after.ephemeral_storage_mb)
         return after

@@ -30,7 +30,7 @@ _CONFIGURATION = Gaps(
         "SnapStart": "no snapshot is taken; on managed functions AWS refuses it, and so do we",
     },
     refused={
-        **{member: f"{noun}: not built" for member, noun in NOT_YET.items() if member != "TenancyConfig"},
+        **{member: f"{noun}: not built" for member, noun in NOT_YET.items()},
         "VpcConfig": "functions use this machine's network; an empty one is taken",
         "Runtime": "java*, dotnet* and ruby* have no launcher here; the refusal names the missing piece",
     },
@@ -43,7 +43,6 @@ LAMBDA: Mapping[str, Gaps] = {
         _CONFIGURATION.recorded,
         {
             **_CONFIGURATION.refused,
-            "TenancyConfig": "tenant isolation: not built",
             "PackageType": _NO_IMAGES,
             "Code.S3Bucket": _NO_BUCKETS,
             "Code.ImageUri": _NO_IMAGES,
@@ -80,6 +79,5 @@ LAMBDA: Mapping[str, Gaps] = {
     ),
     "CreateCodeSigningConfig": Gaps({"AllowedPublishers": "no signature can be verified: every package is unsigned"}),
     "UpdateCodeSigningConfig": Gaps({"AllowedPublishers": "no signature can be verified: every package is unsigned"}),
-    "Invoke": Gaps({"TenantId": "tenants are not isolated from one another"}),
 }
 LOGS: Mapping[str, Gaps] = {}

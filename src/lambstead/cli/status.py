@@ -19,6 +19,7 @@ class EnvironmentStatus(TypedDict):
     id: str
     function: str
     version: str
+    tenant: str | None
     phase: str
     slots: int
     busy: int
@@ -228,7 +229,8 @@ def _add_provider(tree: "Tree", provider: ProviderStatus) -> None:
         leaf = branch.add(_line(instance["id"], instance["phase"], _size(instance)))
         for each in instance["environments"]:
             because = f" · {each['because']}" if each.get("because") else ""
-            slots = f"{each['function']}:{each['version']} · {each['busy']} of {each['slots']} slots busy"
+            tenant = f" for {each['tenant']}" if each["tenant"] else ""
+            slots = f"{each['function']}:{each['version']}{tenant} · {each['busy']} of {each['slots']} slots busy"
             facts = " · ".join([slots, *_taken(each)])
             leaf.add(_line(each["id"], each["phase"], facts + because))
 

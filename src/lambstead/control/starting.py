@@ -158,6 +158,7 @@ class Starting:
             endpoint_url=self._endpoint_url,
             layers_path=str(layers or ""),
             egress=egress,
+            tenant_id=key.tenant_id,
         )
 
 

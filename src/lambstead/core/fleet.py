@@ -18,14 +18,22 @@ from lambstead.core.errors import IllegalTransition
 
 @dataclass(frozen=True, slots=True, order=True)
 class PublicationKey:
-    """Which publication an environment runs."""
+    """Which publication an environment runs, and for which tenant if its function isolates tenants."""
 
     function: str
     version: str
     number: int
+    tenant_id: str = ""
+    """The tenant whose invocations it runs, and nobody else's; empty without tenant isolation."""
 
     def __str__(self) -> str:
-        return f"{self.function}:{self.version}"
+        tenant = f" for tenant {self.tenant_id}" if self.tenant_id else ""
+        return f"{self.function}:{self.version}{tenant}"
+
+    @property
+    def for_all(self) -> "PublicationKey":
+        """The publication, whatever the tenant."""
+        return replace(self, tenant_id="") if self.tenant_id else self
 
 
 class InstancePhase(enum.StrEnum):
@@ -188,7 +196,7 @@ class Fleet:
     def environment_ready(self, environment_id: str, now: datetime) -> "Fleet":
         """Init is complete. An environment that is to be stopped meanwhile stays so."""
         environment = self._environment(environment_id)
-        cleared = {k: f for k, f in self.failures.items() if k != environment.key}
+        cleared = {k: f for k, f in self.failures.items() if k != environment.key.for_all}
         if environment.phase is not Phase.STARTING:
             return self
         ready = replace(environment, phase=Phase.READY, used_at=now)
@@ -199,9 +207,9 @@ class Fleet:
         gone = self.environments.get(environment_id)
         if gone is None:
             return self
-        failures = (
-            {**self.failures, gone.key: _once_more(self.failures.get(gone.key), now)} if failed else self.failures
-        )
+        # Of a publication, not of a tenant: there is no end of tenants.
+        key = gone.key.for_all
+        failures = {**self.failures, key: _once_more(self.failures.get(key), now)} if failed else self.failures
         rest = {k: e for k, e in self.environments.items() if k != environment_id}
         after = replace(self, environments=rest, failures=failures)
         instance = self.instances.get(gone.instance_id)

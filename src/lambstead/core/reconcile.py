@@ -56,7 +56,7 @@ def _planned(planning: Planning) -> tuple[Planning, set[str]]:
     managed.note_obstacles()
     standard.note_allocations()
     for environment in list(draft.environments.values()):
-        if environment.key not in wanted:
+        if environment.key.for_all not in wanted:
             _drain_unwanted(planning, environment)
     standard.make_room()
     _terminate_idle(planning)

@@ -274,7 +274,9 @@ class Environment:
         assert platform_log is not None
         assert output is not None
         slots = self._start.max_concurrency if self._managed else 1
-        self._api = RuntimeApiServer(slots, self, platform_log, output.drain, process.connections)
+        self._api = RuntimeApiServer(
+            slots, self, platform_log, output.drain, process.connections, tenant_id=self._start.tenant_id
+        )
         return self._api
 
     def _spawn(self, process: RuntimeProcess, places: Places, api: RuntimeApiServer, status_fd: int | None) -> bool:

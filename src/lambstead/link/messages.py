@@ -173,6 +173,8 @@ class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Socket on which workers of this environment may speak the link themselves; empty to keep to the Runtime API."""
     egress: Literal["none", "host"] = "host"
     """Where the function may connect to (see `core.egress`)."""
+    tenant_id: str = ""
+    """The tenant it is for: it takes no other's invocations. Empty without tenant isolation, when it takes those that name no tenant."""
     relays_workers: bool = False
     """The server cannot be reached by its workers: the agent opens a socket for them and passes their link on."""
 

@@ -161,6 +161,7 @@ def _environment(environment: Environment, note: str, loads: Mapping[str, Load])
         "id": environment.id,
         "function": environment.key.function,
         "version": environment.key.version,
+        "tenant": environment.key.tenant_id or None,
         "phase": environment.phase,
         "slots": environment.slots - environment.slots_lost,
         "busy": load.running if load else 0,

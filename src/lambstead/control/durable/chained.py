@@ -17,7 +17,7 @@ from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.durable.model import ChainedInvoke, ErrorObject, Execution, ExecutionStatus, OperationStatus
 from lambstead.core.durable.records import Errand
 from lambstead.core.durable.triggers import ChainedEnd, chained_ended
-from lambstead.core.errors import DomainError, ResourceNotFound, ServiceFailure
+from lambstead.core.errors import DomainError, InvalidParameterValue, ResourceNotFound, ServiceFailure
 from lambstead.store.port import Store
 
 _ENDS = {
@@ -80,7 +80,7 @@ class Errands:
                 trace_id=chained.trace_id or "",
                 tenant_id=chained.tenant_id or "",
             )
-        except (ResourceNotFound, ServiceFailure) as error:
+        except (ResourceNotFound, ServiceFailure, InvalidParameterValue) as error:
             return ChainedEnd(OperationStatus.FAILED, error=ErrorObject(error.message, error.shape))
         except DomainError:
             return None

@@ -46,6 +46,7 @@ from lambstead.core.errors import (
     ServiceFailure,
 )
 from lambstead.core.invocations import Target
+from lambstead.core.tenancy import check_tenant
 from lambstead.store.port import Store, Transaction
 
 EMPTY_PAYLOAD = "{}"
@@ -223,6 +224,7 @@ class DurableExecutions:
         _refuse_elsewhere(name, self._realm)
         try:
             target = await self._functions.resolve(FunctionRef.parse(name, self._realm))
+            check_tenant(target.publication.configuration.tenant_isolation_mode, update.tenant_id or "")
         except DomainError as error:
             return _Chained(ErrorObject(error.message, error.shape))
         config = target.publication.configuration.durable
