@@ -54,18 +54,10 @@ def durable_package(source: str) -> bytes:
     """A function's module `app` with the SDK beside it."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as opened:
-        opened.writestr("app.py", PREAMBLE + source)
+        opened.writestr("app.py", source)
         for name, content in sdk_files().items():
             opened.writestr(name, content)
     return archive.getvalue()
-
-
-PREAMBLE = """
-import json, os, pathlib, time
-from aws_durable_execution_sdk_python import DurableContext, durable_execution, durable_step, durable_with_child_context
-from aws_durable_execution_sdk_python.config import *
-from aws_durable_execution_sdk_python.retries import RetryStrategyConfig, create_retry_strategy
-"""
 
 
 def create_durable(aws: "LambdaClient", name: str, source: str, **members: Any) -> None:
@@ -79,7 +71,8 @@ def create_durable(aws: "LambdaClient", name: str, source: str, **members: Any) 
         **members,
     }
     create_function(aws, name, "", **request)
-    aws.get_waiter("function_active_v2").wait(FunctionName=name)
+    if "CapacityProviderConfig" not in members:
+        aws.get_waiter("function_active_v2").wait(FunctionName=name)
 
 
 def start_execution(
@@ -128,3 +121,8 @@ def history(aws: "LambdaClient", arn: str) -> list[dict[str, Any]]:
 
 def types(events: list[dict[str, Any]]) -> list[str]:
     return [each["EventType"] for each in events]
+
+
+def event_of(aws: "LambdaClient", arn: str, kind: str) -> dict[str, Any]:
+    """The first event of this type, once there is one."""
+    return wait_for(lambda: next((each for each in history(aws, arn) if each["EventType"] == kind), None), kind)

@@ -297,7 +297,9 @@ class Lambstead:
         return await self.durable.remove_expired()
 
     async def _status(self) -> dict[str, object]:
-        return await status(self.settings, self.url, self.store, self.provisioning, self.invoker, self.events)
+        return await status(
+            self.settings, self.url, self.store, self.provisioning, self.invoker, self.events, self.durable
+        )
 
     def _examine(self) -> list[Check]:
         return examine(self.settings.data_dir, self.settings.runtimes_dir)

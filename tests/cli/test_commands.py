@@ -352,6 +352,11 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
             "destination_delivery_failures": {"fibonacci": 4},
             "dead_letter_errors": {},
         },
+        "durable": {
+            "running": 1,
+            "suspended": 4,
+            "executions": {"RUNNING": 4, "PAUSED": 1, "SUCCEEDED": 9, "FAILED": 2},
+        },
         "decisions": [{"at": "2026-11-21T13:00:00.123456+01:00", "what": "start env-1", "because": "below minimum"}],
     }
     console = Console(width=200, color_system=None)
@@ -371,6 +376,7 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
         "Asynchronous invocations: 3 queued, 1 of them running",
         "gone: 2 events dropped, their function is gone",
         "fibonacci: 4 records reached no destination",
+        "Durable executions: 1 running, 4 suspended; ended: 2 FAILED, 9 SUCCEEDED",
         "Latest decisions",
         "2026-11-21 12:00:00Z  start env-1: below minimum",
     ]

@@ -1,50 +1,22 @@
 """What every store must do with the queue of asynchronous invocations, with layers and with event source mappings."""
 
-import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
+from tests.kept import Kept
 from tests.samples import latest, standard
 
 from lambstead.core.event_queue import DeadLetter, Delivery, QueuedEvent, QueueTotals, Response
 from lambstead.core.event_sources import EventSourceMapping, Kind, State
 from lambstead.core.functions import CodePackage, Layer
 from lambstead.core.layers import LayerPolicy, LayerVersion
-from lambstead.store.port import Reader, Transaction
-from lambstead.store.sqlite import SqliteStore
+from lambstead.store.port import Transaction
 
-T = TypeVar("T")
 NOW = datetime(2026, 11, 21, 10, tzinfo=UTC)
 LATER = NOW + timedelta(minutes=5)
-
-
-class Kept:
-    """A store and the event loop that it belongs to."""
-
-    def __init__(self, path: Path) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._path = path
-        self._store = self._loop.run_until_complete(SqliteStore.open(path))
-
-    def write(self, work: Callable[[Transaction], T]) -> T:
-        return self._loop.run_until_complete(self._store.write(work))
-
-    def read(self, work: Callable[[Reader], T]) -> T:
-        return self._loop.run_until_complete(self._store.read(work))
-
-    def reopen(self) -> None:
-        """Close the store and open it again, as a restart does."""
-        self._loop.run_until_complete(self._store.close())
-        self._store = self._loop.run_until_complete(SqliteStore.open(self._path))
-
-    def close(self) -> None:
-        self._loop.run_until_complete(self._store.close())
-        self._loop.run_until_complete(self._loop.shutdown_default_executor())
-        self._loop.close()
 
 
 @pytest.fixture

@@ -28,6 +28,31 @@ ROUTER = Router(
 )
 
 
+ARN = "arn:aws:lambda:us-east-1:000000000000:function:f:$LATEST/durable-execution/history/id"
+
+
+@pytest.mark.parametrize("path", [ARN, ARN.replace("/", "%2F"), ARN.replace(":", "%3A").replace("$", "%24")])
+@pytest.mark.parametrize(
+    ("method", "suffix", "operation"),
+    [
+        ("GET", "", "GetDurableExecution"),
+        ("GET", "/history", "GetDurableExecutionHistory"),
+        ("GET", "/state", "GetDurableExecutionState"),
+        ("POST", "/checkpoint", "CheckpointDurableExecution"),
+        ("DELETE", "", "DeleteDurableExecution"),
+    ],
+)
+def test_an_arn_may_stand_in_a_path_as_it_is(path: str, method: str, suffix: str, operation: str) -> None:
+    matched = LAMBDA.match(method, f"/2025-12-01/durable-executions/{path}{suffix}".encode(), b"", {})
+    assert matched == Match(operation, {"DurableExecutionArn": ARN}, {})
+
+
+def test_a_callback_id_may_hold_slashes() -> None:
+    for callback_id in ("a/b+c==", "a%2Fb%2Bc%3D%3D"):
+        path = f"/2025-12-01/durable-execution-callbacks/{callback_id}/succeed".encode()
+        assert LAMBDA.match("POST", path, b"", {}).labels == {"CallbackId": "a/b+c=="}
+
+
 @pytest.mark.parametrize(
     ("path", "query", "expected"),
     [

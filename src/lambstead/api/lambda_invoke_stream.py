@@ -11,7 +11,7 @@ from typing import Any
 from lambstead.api.context import Call, Context, Request, Response, StreamedResponse
 from lambstead.api.lambda_invoke import checked_payload, decoded_client_context, refuse_tail_on_managed
 from lambstead.core.arn import FunctionRef
-from lambstead.core.errors import DomainError, InvalidParameterValue
+from lambstead.core.errors import DomainError
 from lambstead.core.traces import trace_header
 
 PIECE_BYTES = 256 * 1024
@@ -27,8 +27,6 @@ async def invoke_with_response_stream(context: Context, request: Request, call: 
     target = await context.invocations.resolve(ref)
     tail = request.get("LogType") == "Tail"
     refuse_tail_on_managed(target, tail=tail)
-    if target.publication.configuration.durable is not None:
-        raise InvalidParameterValue("Durable functions cannot be invoked with response streaming: use Invoke.")
     if request.get("InvocationType") == "DryRun":
         return {"StatusCode": 204}
     answer = await context.invocations.stream(

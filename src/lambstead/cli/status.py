@@ -90,6 +90,12 @@ class VersionScaling(TypedDict):
     throttles: dict[str, int]
 
 
+class DurableStatus(TypedDict):
+    running: int
+    suspended: int
+    executions: dict[str, int]
+
+
 class Status(TypedDict):
     """The document at `/_lambstead/status`."""
 
@@ -98,11 +104,14 @@ class Status(TypedDict):
     functions: list[FunctionStatus]
     events: NotRequired[EventsStatus]
     scaling: NotRequired[list[VersionScaling]]
+    durable: NotRequired[DurableStatus]
     decisions: list[Decision]
 
 
 _GOOD = frozenset({"Active", "ActiveNonInvocable", "Running", "Ready"})
 _BAD = frozenset({"Failed"})
+_UNENDED = frozenset({"RUNNING", "PAUSING", "PAUSED"})
+"""Statuses of durable executions that have not ended."""
 
 
 def status(data: DataOption = None, as_json: JsonOption = False) -> None:
@@ -144,6 +153,9 @@ def status_tree(title: str, document: Status) -> "Tree":
         tree.add(Text(_scaling_line(scaling), "red" if scaling["obstacle"] else ""))
     for line in _events_lines(document.get("events")):
         tree.add(Text(line))
+    durable = document.get("durable")
+    if durable is not None and durable["executions"]:
+        tree.add(Text(_durable_line(durable)))
     if document["decisions"]:
         decisions = tree.add(Text("Latest decisions"))
         for decision in document["decisions"][-DECISIONS_SHOWN:]:
@@ -174,6 +186,13 @@ def _events_lines(events: EventsStatus | None) -> list[str]:
     ):
         lines += [f"{function}: {count} {what}" for function, count in sorted(counts.items())]
     return lines
+
+
+def _durable_line(durable: DurableStatus) -> str:
+    """Executions that go on, and how the others ended."""
+    ended = [f"{count} {status}" for status, count in sorted(durable["executions"].items()) if status not in _UNENDED]
+    head = f"Durable executions: {durable['running']} running, {durable['suspended']} suspended"
+    return f"{head}; ended: {', '.join(ended)}" if ended else head
 
 
 def _add_provider(tree: "Tree", provider: ProviderStatus) -> None:

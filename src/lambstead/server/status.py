@@ -3,11 +3,13 @@
 from collections.abc import Mapping
 
 from lambstead.config import Settings
+from lambstead.control.durable.engine import DurableEngine
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.provisioning import Provisioning
 from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST
 from lambstead.core.capacity import CapacityProvider
+from lambstead.core.durable.model import ExecutionStatus
 from lambstead.core.event_queue import QueueTotals
 from lambstead.core.fleet import Environment, Instance, Reading
 from lambstead.core.functions import FunctionVersion
@@ -18,15 +20,25 @@ ALL = 1_000_000
 STANDARD = "(standard functions)"
 
 
+Stored = tuple[list[CapacityProvider], list[FunctionVersion], QueueTotals, Mapping[str, int]]
+
+
 async def status(
-    settings: Settings, url: str, store: Store, provisioning: Provisioning, invoker: Invoker, events: EventInvokes
+    settings: Settings,
+    url: str,
+    store: Store,
+    provisioning: Provisioning,
+    invoker: Invoker,
+    events: EventInvokes,
+    durable: DurableEngine,
 ) -> dict[str, object]:
     """The document of `/_lambstead/status`."""
 
-    def work(reader: Reader) -> tuple[list[CapacityProvider], list[FunctionVersion], QueueTotals]:
-        return list(reader.providers("", ALL)), list(reader.versions(("", -2), ALL)), reader.queue_totals()
+    def work(reader: Reader) -> Stored:
+        versions = list(reader.versions(("", -2), ALL))
+        return list(reader.providers("", ALL)), versions, reader.queue_totals(), reader.durable_totals()
 
-    providers, versions, totals = await store.read(work)
+    providers, versions, totals, executions = await store.read(work)
     loads = invoker.loads()
     standard = provisioning.fleet.of_provider(None)
     documents = [
@@ -54,6 +66,7 @@ async def status(
         "functions": _functions(versions),
         "events": _events(totals, events),
         "scaling": _scaling(provisioning),
+        "durable": _durable(executions, durable.live),
         "waiting": {f"{key.function}:{key.version}": count for key, count in invoker.waiting().items()},
         "decisions": [
             {"at": decision.at.isoformat(), "what": decision.what, "because": decision.because}
@@ -96,6 +109,12 @@ def _scaling(provisioning: Provisioning) -> list[dict[str, object]]:
             }
         )
     return documents
+
+
+def _durable(executions: Mapping[str, int], live: int) -> dict[str, object]:
+    """Durable executions: those whose function runs now, those that wait for something, and all by their status."""
+    unended = sum(count for status, count in executions.items() if not ExecutionStatus(status).is_closed)
+    return {"running": live, "suspended": max(0, unended - live), "executions": dict(executions)}
 
 
 def _capacity(instances: list[Instance], provisioning: Provisioning, loads: Mapping[str, Load]) -> dict[str, object]:

@@ -100,7 +100,7 @@ class AwsApi:
         self._errors = ErrorWriter(model)
         self._router = Router(
             _templates(model) if self._protocol == "rest-json" else (),
-            overlay.SPANNING_LABELS.get(self.service, frozenset()),
+            overlay.SPANNING_LABELS.get(self.service),
         )
 
     @classmethod

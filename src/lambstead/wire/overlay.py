@@ -121,9 +121,12 @@ STATUS_OF_OURS: Mapping[type[DomainError], int] = {
     NotImplementedYet: HTTPStatus.NOT_IMPLEMENTED,
 }
 
-SPANNING_LABELS: Mapping[str, frozenset[str]] = {
+SPANNING_LABELS: Mapping[str, Mapping[str, re.Pattern[bytes]]] = {
     # ARNs of durable executions and callback ids contain slashes. SDKs encode them; people with curl send them as they are.
-    "lambda": frozenset({"DurableExecutionArn", "CallbackId"}),
+    "lambda": {
+        "DurableExecutionArn": re.compile(rb"[^/]+/durable-execution/[^/]+/[^/]+"),
+        "CallbackId": re.compile(rb"[A-Za-z0-9+/%]+={0,2}"),
+    },
 }
 
 DEFAULT_MAX_BODY_BYTES = 10 * 1024 * 1024

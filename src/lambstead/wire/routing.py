@@ -6,13 +6,14 @@ SDKs send an ARN as `arn%3Aaws%3A…%2Frole`), which must not split it. Labels a
     node ── literal segment ──► node      tried first
          ── label `{Name}` ───► node      one segment, never empty
          ── label `{Key+}` ───► node      one or more segments, the longest first
-         ── spanning label ───► node      like `{Name}`, but more segments if nothing else fits: values that clients may send unencoded
+         ── spanning label ───► node      like `{Name}`, but more segments if nothing else fits and they look like its values
 
 A route is chosen segment by segment from the left, the more specific branch first. Among routes of one node and method the
 one with most fixed query parts (`?find=LayerVersion`, `?List=ALL`) wins. One trailing slash is ignored: older SDKs send
 `/2015-03-31/functions/`. The answer says whether the path is unknown or merely known with other methods.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import unquote_to_bytes
@@ -57,18 +58,23 @@ class _Node:
     literals: dict[bytes, "_Node"] = field(default_factory=dict)
     label: "_Node | None" = None
     greedy: "_Node | None" = None
-    spans: bool = False
-    """The label may hold slashes as they are."""
+    spans: re.Pattern[bytes] | None = None
+    """What the label looks like, raw, when it holds slashes as they are; None where it never does."""
     routes: dict[str, list[_Route]] = field(default_factory=dict)
 
 
 class Router:
     """The routes of one service."""
 
-    def __init__(self, templates: Iterable[tuple[str, str, str]], spanning: frozenset[str] = frozenset()) -> None:
-        """`templates` are (operation, method, URI template) as the service model gives them; `spanning` are names of labels."""
+    def __init__(
+        self, templates: Iterable[tuple[str, str, str]], spanning: Mapping[str, re.Pattern[bytes]] | None = None
+    ) -> None:
+        """`templates` are (operation, method, URI template) as the service model gives them.
+
+        `spanning` says what labels look like that clients may send with slashes as they are.
+        """
         self._root = _Node()
-        self._spanning = spanning
+        self._spanning = spanning or {}
         for operation, method, uri in templates:
             self._add(operation, method, uri)
 
@@ -82,7 +88,7 @@ class Router:
                 node.greedy = node = node.greedy or _Node()
             elif text.startswith("{") and text.endswith("}"):
                 labels.append(text[1:-1])
-                node.spans = node.spans or text[1:-1] in self._spanning
+                node.spans = self._spanning.get(text[1:-1], node.spans)
                 node.label = node = node.label or _Node()
             else:
                 node = node.literals.setdefault(segment, _Node())
@@ -126,9 +132,14 @@ def _walk(node: _Node, segments: list[bytes], at: int) -> Iterator[tuple[_Node, 
     if (literal := node.literals.get(segment)) is not None:
         yield from _walk(literal, segments, at + 1)
     if node.label is not None and segment:
-        for stop in range(at + 1, len(segments) + 1 if node.spans else at + 2):
-            for end, values in _walk(node.label, segments, stop):
-                yield end, (b"/".join(segments[at:stop]), *values)
+        for end, values in _walk(node.label, segments, at + 1):
+            yield end, (segment, *values)
+        if node.spans is not None:
+            for stop in range(at + 2, len(segments) + 1):
+                raw = b"/".join(segments[at:stop])
+                if node.spans.fullmatch(raw):
+                    for end, values in _walk(node.label, segments, stop):
+                        yield end, (raw, *values)
     if node.greedy is not None and segment:
         for stop in range(len(segments), at, -1):
             for end, values in _walk(node.greedy, segments, stop):

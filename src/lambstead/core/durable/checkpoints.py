@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
 from lambstead.core.durable.draft import Draft
-from lambstead.core.durable.identifiers import checkpoint_token, execution_of_token
+from lambstead.core.durable.identifiers import checkpoint_token, execution_of_token, invocation_token
 from lambstead.core.durable.lifecycle import begin_pause
 from lambstead.core.durable.model import (
     MAX_OPERATIONS,
@@ -130,13 +130,12 @@ def _answered(draft: Draft, request: CheckpointRequest) -> Checkpointed:
         return Checkpointed(draft.change(), None, ())
     changed = (operation for each in execution.unseen if (operation := draft.operation(each)) is not None)
     delta = tuple(sorted(changed, key=lambda operation: operation.sequence))
-    draft.execution = replace(execution, live=replace(live, sequence=live.sequence + 1), unseen=())
-    token = checkpoint_token(draft.execution)
+    following = replace(live, sequence=live.sequence + 1)
+    token = invocation_token(execution.id, following)
+    answered = None
     if request.client_token is not None:
         answered = AnsweredCheckpoint(request.client_token, request.token, draft.now, token, delta)
-        draft.execution = replace(draft.execution, answered=answered)
-    else:
-        draft.execution = replace(draft.execution, answered=None)
+    draft.amend(live=following, unseen=(), answered=answered)
     return Checkpointed(draft.change(), token, delta)
 
 

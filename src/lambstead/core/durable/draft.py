@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import UTC, datetime
+from typing import Any
 
 from lambstead.core.durable.model import (
     Change,
@@ -11,6 +12,7 @@ from lambstead.core.durable.model import (
     ErrorObject,
     Event,
     EventType,
+    Execution,
     ExecutionStatus,
     Operation,
     State,
@@ -23,11 +25,31 @@ class Draft:
 
     def __init__(self, state: State, now: datetime) -> None:
         self.now = now
-        self.execution = state.execution
+        self._execution = state.execution
+        self._amended: dict[str, Any] = {}
         self._state = state
         self._changed: dict[str, Operation] = {}
         self._events: list[Event] = []
         self._effects: list[Effect] = []
+
+    @property
+    def execution(self) -> Execution:
+        """The execution as it is now."""
+        if self._amended:
+            # All amendments since the last look at once: an execution has many members to copy, and a batch amends it many times.
+            self._execution = replace(self._execution, **self._amended)
+            self._amended = {}
+        return self._execution
+
+    @execution.setter
+    def execution(self, execution: Execution) -> None:
+        self._execution = execution
+        self._amended = {}
+
+    def _latest(self, member: str) -> Any:  # Any: whatever the member is
+        """One member of the execution as it is now."""
+        amended = self._amended
+        return amended[member] if member in amended else getattr(self._execution, member)
 
     def operation(self, operation_id: str) -> Operation | None:
         """One operation as it is now."""
@@ -40,27 +62,34 @@ class Draft:
     def put(self, operation: Operation) -> None:
         """Add or replace an operation that the function has not seen so."""
         self._changed[operation.id] = operation
-        execution = self.execution
-        if operation.id not in execution.unseen:
-            execution = replace(execution, unseen=(*execution.unseen, operation.id))
-        self.execution = replace(
-            execution,
-            last_sequence=max(execution.last_sequence, operation.sequence),
-            timer_at=_earlier(execution.timer_at, operation.wakes_at),
-        )
+        unseen = self._latest("unseen")
+        if operation.id not in unseen:
+            self._amended["unseen"] = (*unseen, operation.id)
+        self._amended["last_sequence"] = max(self._latest("last_sequence"), operation.sequence)
+        self._amend_timer(operation)
 
     def put_unnoticed(self, operation: Operation) -> None:
         """Replace an operation in a way that the function need not hear of."""
         self._changed[operation.id] = operation
-        self.execution = replace(self.execution, timer_at=_earlier(self.execution.timer_at, operation.wakes_at))
+        self._amend_timer(operation)
+
+    def _amend_timer(self, operation: Operation) -> None:
+        self._amended["timer_at"] = _earlier(self._latest("timer_at"), operation.wakes_at)
+
+    @property
+    def next_sequence(self) -> int:
+        """The sequence number of an operation that starts now."""
+        number: int = self._latest("last_sequence") + 1
+        return number
+
+    def amend(self, **members: Any) -> None:  # Any: members of Execution
+        """Replace members of the execution."""
+        self._amended |= members
 
     def meter(self, operations: int = 1, stored_bytes: int = 0) -> None:
         """Count towards the quotas of the execution."""
-        self.execution = replace(
-            self.execution,
-            operations=self.execution.operations + operations,
-            stored_bytes=self.execution.stored_bytes + stored_bytes,
-        )
+        self._amended["operations"] = self._latest("operations") + operations
+        self._amended["stored_bytes"] = self._latest("stored_bytes") + stored_bytes
 
     def record(self, type: EventType, operation: Operation, **details: object) -> None:
         """Append an event of an operation to the history. Members that are None are left out."""
@@ -83,10 +112,10 @@ class Draft:
         parent_id: str | None,
         details: Document,
     ) -> None:
-        number = self.execution.last_event + 1
+        number = self._latest("last_event") + 1
         present = {member: value for member, value in details.items() if value is not None}
         self._events.append(Event(number, type, self.now, operation_id, name, sub_type, parent_id, present))
-        self.execution = replace(self.execution, last_event=number)
+        self._amended["last_event"] = number
 
     def cause(self, effect: Effect) -> None:
         """Something is to follow once the change is written."""
@@ -94,7 +123,7 @@ class Draft:
 
     def set_status(self, status: ExecutionStatus) -> None:
         """Move the execution to another status, which subscribers hear of."""
-        self.execution = replace(self.execution, status=status)
+        self._amended["status"] = status
         self.cause(StatusChanged(status))
 
     def close(self, status: ExecutionStatus, *, result: str | None = None, error: ErrorObject | None = None) -> None:

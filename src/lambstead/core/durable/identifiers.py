@@ -3,7 +3,7 @@
 import base64
 import binascii
 
-from lambstead.core.durable.model import Execution
+from lambstead.core.durable.model import Execution, LiveInvocation
 from lambstead.core.errors import InvalidParameterValue
 
 _SEPARATOR = "|"
@@ -16,7 +16,12 @@ def checkpoint_token(execution: Execution) -> str:
     """
     live = execution.live
     assert live is not None
-    return _encoded(execution.id, live.request_id, str(live.sequence))
+    return invocation_token(execution.id, live)
+
+
+def invocation_token(execution_id: str, live: LiveInvocation) -> str:
+    """The token for the next checkpoint of this invocation."""
+    return _encoded(execution_id, live.request_id, str(live.sequence))
 
 
 def execution_of_token(token: str) -> str | None:

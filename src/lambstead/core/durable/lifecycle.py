@@ -170,6 +170,10 @@ def invocation_ended(
     match end:
         case Gone(message):
             draft.end(CheckpointedEnd(is_success=False, error=ErrorObject(message, "ResourceNotFoundException")))
+        case NotRun() if execution.checkpointed_end is not None:
+            draft.end(
+                execution.checkpointed_end
+            )  # it did run, whatever the invoke path says: the function's word counts
         case NotRun():
             unseen = (*execution.announced, *(each for each in execution.unseen if each not in execution.announced))
             draft.execution = replace(draft.execution, unseen=unseen)

@@ -177,7 +177,7 @@ def _new(draft: Draft, update: OperationUpdate) -> Operation:
     return Operation(
         id=update.id,
         type=update.type,
-        sequence=draft.execution.last_sequence + 1,
+        sequence=draft.next_sequence,
         status=OperationStatus.STARTED,
         started_at=draft.now,
         parent_id=update.parent_id,
