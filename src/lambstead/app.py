@@ -23,7 +23,8 @@ from lambstead.api.context import Context
 from lambstead.api.operations import LAMBDA, LOGS
 from lambstead.config import Settings
 from lambstead.control.agents import Agents
-from lambstead.control.durable.engine import DurableEngine
+from lambstead.control.durable.engine import DurableEngine, utc_now
+from lambstead.control.durable.executions import TimeSkipping
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
@@ -44,6 +45,7 @@ from lambstead.drivers.local import LocalDriver
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
+from lambstead.server.durable_pages import DurablePages
 from lambstead.server.function_urls import FunctionUrls
 from lambstead.server.http import HttpServer, bind
 from lambstead.server.invocations import GatewayInvocations
@@ -183,6 +185,7 @@ class Lambstead:
             backoff=Backoff(),
             poke=self.durable_loop.poke,
             poke_retention=self.durable_retention_loop.poke,
+            time=TimeSkipping(settings.time_skip, settings.time_skip_callback_grace),
         )
         invocations.durable = self.durable.executions
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
@@ -218,6 +221,7 @@ class Lambstead:
             status=self._status,
             examine=self._examine,
             reset=self._reset,
+            durable=DurablePages(store, self.durable, realm, utc_now).routes,
         )
         api = AwsApi.load("lambda")
         self._aws = AwsGateway(context, {api: LAMBDA, AwsApi.load("logs"): LOGS})

@@ -74,7 +74,8 @@ def commands(group: typer.core.TyperGroup | None = None, path: tuple[str, ...] =
 def test_the_commands_are_these() -> None:
     names = {" ".join(words) for words in commands()}
     singles = {"up", "down", "env", "status", "logs", "invoke", "doctor", "reset"}
-    assert names == singles | {"runtime list", "runtime install"}
+    durable = {f"durable {each}" for each in ("show", "history", "skip")}
+    assert names == singles | durable | {"runtime list", "runtime install"}
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)

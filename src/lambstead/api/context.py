@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.durable.model import ErrorObject, Execution, State
 from lambstead.core.durable.model import Operation as DurableOperation
+from lambstead.core.durable.start_options import StartOptions
 from lambstead.core.errors import DomainError
 from lambstead.core.invocations import Target
 from lambstead.store.port import Logs, Packages, Store
@@ -82,6 +83,7 @@ class DurableExecutions(Protocol):
         is_synchronous: bool,
         trace_header: str | None = None,
         tenant_id: str | None = None,
+        options: StartOptions = ...,
     ) -> Execution:
         """Start an execution, or find the one that was started with this name and input before."""
 

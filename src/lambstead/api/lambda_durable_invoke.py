@@ -4,12 +4,13 @@ import asyncio
 
 from lambstead.api.context import Context, Request, Response
 from lambstead.core.durable.answers import MAX_WAIT_S, answer_of, refuse_long_wait, unfinished
+from lambstead.core.durable.start_options import StartOptions
 from lambstead.core.event_queue import check_payload_size
 from lambstead.core.invocations import Target
 
 
 async def invoke_durable(
-    context: Context, request: Request, target: Target, payload: bytes, trace_header: str
+    context: Context, request: Request, target: Target, payload: bytes, trace_header: str, options: StartOptions
 ) -> Response:
     """The answer to an Invoke of a durable function; one whose execution failed carries its ARN too."""
     config = target.publication.configuration.durable
@@ -28,6 +29,7 @@ async def invoke_durable(
         is_synchronous=kind == "RequestResponse",
         trace_header=trace_header,
         tenant_id=request.get("TenantId"),
+        options=options,
     )
     arn = execution.arn(context.realm)
     if kind == "Event":

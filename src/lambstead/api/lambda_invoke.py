@@ -9,6 +9,7 @@ import msgspec
 from lambstead.api.context import Call, Context, Request, Response
 from lambstead.api.lambda_durable_invoke import invoke_durable
 from lambstead.core.arn import FunctionRef
+from lambstead.core.durable.start_options import StartOptions
 from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent
 from lambstead.core.event_queue import QueuedEvent, check_payload_size, check_room
 from lambstead.core.invocations import Target
@@ -31,7 +32,9 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
     tail = request.get("LogType") == "Tail" and kind != "Event"  # nobody is there to read it
     refuse_tail_on_managed(target, tail=tail)
     if target.publication.configuration.durable is not None:
-        return await invoke_durable(context, request, target, payload, _trace(context, call))
+        return await invoke_durable(
+            context, request, target, payload, _trace(context, call), StartOptions.of_headers(call.headers)
+        )
     if request.get("DurableExecutionName"):
         raise InvalidParameterValue(
             "DurableExecutionName is supported only for functions that were created with DurableConfig."
@@ -64,7 +67,14 @@ async def invoke_async(context: Context, request: Request, call: Call) -> Respon
     payload = checked_payload(request["InvokeArgs"])
     target = await context.invocations.resolve(ref)
     if target.publication.configuration.durable is not None:
-        await invoke_durable(context, {"InvocationType": "Event"}, target, payload, _trace(context, call))
+        await invoke_durable(
+            context,
+            {"InvocationType": "Event"},
+            target,
+            payload,
+            _trace(context, call),
+            StartOptions.of_headers(call.headers),
+        )
     else:
         await queue_event(context, call, ref, payload, "", "")
     return {"Status": 202}

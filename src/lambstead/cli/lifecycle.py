@@ -29,6 +29,9 @@ def up(
     profile: Annotated[
         str | None, typer.Option("--profile", metavar="dev|faithful", help="Set of defaults.  [default: dev]")
     ] = None,
+    time_skip: Annotated[
+        bool, typer.Option("--time-skip", help="Durable executions skip the time in which they only wait.")
+    ] = False,
 ) -> None:
     """Serve in the foreground until SIGINT (Ctrl-C) or SIGTERM.
 
@@ -41,8 +44,9 @@ def up(
       lambstead up
       lambstead up --port 0 --data ./state
       lambstead up --profile faithful
+      lambstead up --time-skip
     """
-    settings = settings_for(data, port=port, host=host, profile=profile)
+    settings = settings_for(data, port=port, host=host, profile=profile, time_skip=time_skip or None)
     _refuse_second_server(settings)
     _prepare_data_dir(settings)
     _refuse_taken_port(settings)

@@ -15,7 +15,8 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from lambstead.control.durable.chained import Errands
-from lambstead.control.durable.executions import DurableExecutions
+from lambstead.control.durable.executions import DurableExecutions, TimeSkipping
+from lambstead.control.durable.interventions import Interventions
 from lambstead.control.durable.invocations import DurableInvocations, Functions
 from lambstead.control.durable.lanes import Lanes
 from lambstead.control.durable.ready import ReadyQueue
@@ -23,7 +24,7 @@ from lambstead.core.arn import Realm
 from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.durable.model import Change, ExecutionStatus, State, StatusChanged
 from lambstead.core.durable.records import Errand
-from lambstead.core.durable.triggers import wakes_at
+from lambstead.core.durable.time_skip import wake_at
 from lambstead.store.port import Reader, Store
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ class DurableEngine:
         backoff: Backoff,
         poke: Callable[[], None],
         poke_retention: Callable[[], None],
+        time: TimeSkipping,
     ) -> None:
         self._store = store
         self._poke = poke
@@ -56,8 +58,9 @@ class DurableEngine:
         self._ready = ReadyQueue(poke)
         self._invocations = DurableInvocations(self._lanes, functions, realm, backoff, utc_now)
         self._errands = Errands(store, self._lanes, functions, backoff, utc_now)
-        self.executions = DurableExecutions(store, self._lanes, functions, realm, utc_now)
+        self.executions = DurableExecutions(store, self._lanes, functions, realm, utc_now, time)
         self.executions.started = self._started
+        self.interventions = Interventions(store, self._lanes, functions, realm, utc_now, time.callback_grace)
         self._wakes_at: datetime | None = None
         """When the loop will look at the store by itself; None while it looks, or when nothing is due ever."""
 
@@ -86,24 +89,24 @@ class DurableEngine:
 
     # --- what changes cause -------------------------------------------------------------------------------------------------
 
-    def changed(self, state: State, change: Change, wake_at: datetime | None) -> None:
+    def changed(self, state: State, change: Change, at: datetime | None) -> None:
         """See `lanes.Followers`."""
         execution = state.execution
         if any(isinstance(each, StatusChanged) and each.status.is_closed for each in change.effects):
             self.executions.ended(execution)
         if execution.status is ExecutionStatus.DELETING:
             self._poke_retention()
-        elif wake_at is not None:
-            self._wake(execution.id, wake_at)
+        elif at is not None:
+            self._wake(execution.id, at)
 
     def errand_added(self) -> None:
         """See `lanes.Followers`."""
         self._poke()
 
     def _started(self, state: State) -> None:
-        wake_at = wakes_at(state)
-        if wake_at is not None:
-            self._wake(state.execution.id, wake_at)
+        at = wake_at(state)
+        if at is not None:
+            self._wake(state.execution.id, at)
 
     def _wake(self, execution_id: str, at: datetime) -> None:
         """Something happens to the execution at this time: now, or when the loop looks again."""

@@ -10,7 +10,7 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from lambstead.control.durable.invocations import Functions
@@ -32,9 +32,12 @@ from lambstead.core.durable.model import (
     Parent,
     StartChained,
     State,
+    TimeSkip,
     execution_arn,
 )
 from lambstead.core.durable.records import Errand, input_digest
+from lambstead.core.durable.start_options import StartOptions
+from lambstead.core.durable.time_skip import inherited
 from lambstead.core.durable.updates import OperationUpdate
 from lambstead.core.errors import (
     AccessDenied,
@@ -61,17 +64,40 @@ class _Chained:
     """Of a durable function."""
 
 
+NO_OPTIONS = StartOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSkipping:
+    """Which executions skip time, and how long they leave callbacks to others."""
+
+    by_default: bool = False
+    callback_grace: timedelta = timedelta(seconds=1)
+
+    def skip(self, asked: bool | None) -> TimeSkip | None:
+        """The clock that a new execution starts with; None for the real one."""
+        wanted = self.by_default if asked is None else asked
+        return TimeSkip(self.callback_grace) if wanted else None
+
+
 class DurableExecutions:
     """See the module. Methods that take an ARN raise ResourceNotFound when there is no such execution, unless they say otherwise."""
 
     def __init__(
-        self, store: Store, lanes: Lanes, functions: Functions, realm: Realm, now: Callable[[], datetime]
+        self,
+        store: Store,
+        lanes: Lanes,
+        functions: Functions,
+        realm: Realm,
+        now: Callable[[], datetime],
+        time: TimeSkipping,
     ) -> None:
         self._store = store
         self._lanes = lanes
         self._functions = functions
         self._realm = realm
         self._now = now
+        self._time = time
         self._waiting: dict[str, set[asyncio.Future[Execution]]] = {}
         self._is_stopping = False
         self.started: Callable[[State], None] = lambda state: None
@@ -88,6 +114,7 @@ class DurableExecutions:
         is_synchronous: bool,
         trace_header: str | None = None,
         tenant_id: str | None = None,
+        options: StartOptions = NO_OPTIONS,
     ) -> Execution:
         """Start an execution of a durable function, or find the one that a repeated start with the same name means.
 
@@ -107,6 +134,7 @@ class DurableExecutions:
             is_synchronous=is_synchronous,
             trace_header=trace_header,
             tenant_id=tenant_id,
+            skip=self._time.skip(options.skips_time),
         )
         started = Started(order, now)
 
@@ -177,11 +205,11 @@ class DurableExecutions:
         request = CheckpointRequest(token, client_token, [OperationUpdate.of(each) for each in updates])
         async with self._hold_by_token(arn) as lane:
             chained = await self._chained(lane.state, request)
-            now = self._now()
+            now = lane.now()
             done = checkpoint(lane.state, request, {name: each.target for name, each in chained.items()}, now)
             if done.change is not None:
                 children, errands = self._begun(done.change, chained, now)
-                works = [*(each.write for each in children), *(_saving(each, now) for each in errands)]
+                works = [*(each.write for each in children), *(_saving(each, self._now()) for each in errands)]
                 await lane.write(done.change, *works)
                 for child in children:
                     self._adopt(child.state)
@@ -254,6 +282,7 @@ class DurableExecutions:
                 parent=Parent(parent_id, effect.operation_id),
                 trace_header=effect.chained.trace_id,
                 tenant_id=effect.chained.tenant_id,
+                skip=inherited(change.execution),
             )
             children.append(Started(order, now))
         return children, errands
@@ -277,14 +306,14 @@ class DurableExecutions:
         execution_id, operation_id = parse_callback_id(callback_id)
         try:
             async with self._lanes.hold(execution_id) as lane:
-                await lane.write(rule(lane.state, operation_id, self._now()))
+                await lane.write(rule(lane.state, operation_id, lane.now()))
         except UnknownExecution as exc:
             raise CallbackTimeout("The callback is either timed out or already completed") from exc
 
     async def stop(self, arn: str, error: ErrorObject | None) -> datetime:
         """When the execution was stopped, or had ended before."""
         async with self._hold_by_arn(arn) as lane:
-            at, change = lifecycle.stop(lane.state, error, self._now())
+            at, change = lifecycle.stop(lane.state, error, lane.now())
             if change is not None:
                 await lane.write(change)
             return at
@@ -293,7 +322,7 @@ class DurableExecutions:
         """Raises ResourceConflict unless the execution runs."""
         async with self._hold_by_arn(arn) as lane:
             change = lifecycle.pause(
-                lane.state, reason=reason, stops_timeout=stops_timeout, client_token=client_token, now=self._now()
+                lane.state, reason=reason, stops_timeout=stops_timeout, client_token=client_token, now=lane.now()
             )
             if change is not None:
                 await lane.write(change)
@@ -301,7 +330,7 @@ class DurableExecutions:
     async def resume(self, arn: str, *, reason: str | None, client_token: str | None) -> None:
         """Raises ResourceConflict unless the execution is paused, or about to be."""
         async with self._hold_by_arn(arn) as lane:
-            change = lifecycle.resume(lane.state, reason=reason, client_token=client_token, now=self._now())
+            change = lifecycle.resume(lane.state, reason=reason, client_token=client_token, now=lane.now())
             if change is not None:
                 await lane.write(change)
 
@@ -311,7 +340,7 @@ class DurableExecutions:
             change = lifecycle.delete(lane.state)
             if change is not None:
                 await lane.write(change)
-            return self._now()
+            return lane.now()
 
     # --- lanes ---------------------------------------------------------------------------------------------------------------
 

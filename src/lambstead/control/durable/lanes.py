@@ -14,7 +14,7 @@ from typing import Protocol
 from lambstead.core.durable.lifecycle import Start, start
 from lambstead.core.durable.model import Change, Execution, State, StatusChanged
 from lambstead.core.durable.records import Errand, is_shown
-from lambstead.core.durable.triggers import wakes_at
+from lambstead.core.durable.time_skip import now_of, wake_at
 from lambstead.store.port import Store, Transaction
 
 Work = Callable[[Transaction], None]
@@ -27,8 +27,8 @@ class UnknownExecution(Exception):
 class Followers(Protocol):
     """Who hears of changes once they are durable."""
 
-    def changed(self, state: State, change: Change, wake_at: datetime | None) -> None:
-        """The execution is now in this state."""
+    def changed(self, state: State, change: Change, at: datetime | None) -> None:
+        """The execution is now in this state; something happens to it by itself at this (real) time."""
 
     def errand_added(self) -> None:
         """Something is to be done for a CHAINED_INVOKE."""
@@ -55,6 +55,10 @@ class Lane:
     def execution(self) -> Execution:
         return self.state.execution
 
+    def now(self) -> datetime:
+        """Now by the execution's own clock."""
+        return now_of(self.execution, self._lanes.real_now())
+
     async def write(self, change: Change, *also: Work) -> State:
         """Make a change durable, in one transaction with what `also` does; the state after it."""
         after = change.applied_to(self.state)
@@ -70,7 +74,7 @@ class Lanes:
 
     def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
         self._store = store
-        self._now = now
+        self.real_now = now
         self._lanes: dict[str, Lane] = {}
         self.followers: Followers | None = None
 
@@ -95,7 +99,7 @@ class Lanes:
             async with lane.lock:
                 if lane.loaded is None:
                     lane.loaded = await self._store.read(lambda reader: reader.durable_state(execution_id))
-                if not is_shown(lane.execution, self._now()):
+                if not is_shown(lane.execution, self.real_now()):
                     raise UnknownExecution(execution_id)
                 yield lane
         finally:
@@ -111,12 +115,12 @@ class Lanes:
 
     async def write(self, after: State, change: Change, also: tuple[Work, ...]) -> None:
         """One transaction: the change, what else belongs to it, and word for the parent if the execution ended."""
-        wake_at = wakes_at(after)
+        at = wake_at(after)
         ended = _end_for_parent(change)
-        now = self._now()
+        now = self.real_now()
 
         def work(tx: Transaction) -> None:
-            if not tx.save_durable_change(change, wake_at):
+            if not tx.save_durable_change(change, at):
                 raise UnknownExecution(change.execution.id)
             if ended is not None:
                 tx.save_durable_errand(ended, now)
@@ -128,7 +132,7 @@ class Lanes:
     def tell(self, after: State, change: Change) -> None:
         """Let followers know of a durable change."""
         if self.followers is not None:
-            self.followers.changed(after, change, wakes_at(after))
+            self.followers.changed(after, change, wake_at(after))
             if _end_for_parent(change) is not None:
                 self.followers.errand_added()
 
@@ -153,7 +157,7 @@ class Started:
 
     def write(self, tx: Transaction) -> None:
         """Insert it."""
-        tx.start_durable_execution(self.state, self.change, wakes_at(self.state))
+        tx.start_durable_execution(self.state, self.change, wake_at(self.state))
 
 
 def _is_live(lane: Lane) -> bool:

@@ -26,6 +26,7 @@ from lambstead.core.durable.model import (
     Pause,
     State,
     StatusChanged,
+    TimeSkip,
 )
 from lambstead.core.durable.triggers import fire_due, wants_invocation
 from lambstead.core.durable.updates import output_limit
@@ -71,6 +72,7 @@ class Start:
     parent: Parent | None = None
     trace_header: str | None = None
     tenant_id: str | None = None
+    skip: TimeSkip | None = None
 
 
 def start(start: Start, now: datetime) -> tuple[State, Change]:
@@ -88,6 +90,7 @@ def start(start: Start, now: datetime) -> tuple[State, Change]:
         parent=start.parent,
         trace_header=start.trace_header,
         tenant_id=start.tenant_id,
+        skip=start.skip,
         stored_bytes=len(start.input_payload.encode()),
     )
     state = State(execution, start.input_payload, {})
