@@ -74,7 +74,7 @@ def commands(group: typer.core.TyperGroup | None = None, path: tuple[str, ...] =
 def test_the_commands_are_these() -> None:
     names = {" ".join(words) for words in commands()}
     singles = {"up", "down", "env", "status", "logs", "invoke", "doctor", "reset"}
-    durable = {f"durable {each}" for each in ("show", "history", "skip")}
+    durable = {f"durable {each}" for each in ("show", "history", "redrive", "skip")}
     assert names == singles | durable | {"runtime list", "runtime install"}
 
 

@@ -89,6 +89,33 @@ def history(execution: ExecutionArgument, data: DataOption = None, as_json: Json
     console().print(table)
 
 
+@app.command("redrive")
+def redrive(
+    execution: ExecutionArgument,
+    origin: Annotated[
+        list[str] | None,
+        typer.Option("--from", metavar="OPERATION", help="Id or name of the failed operation; may be repeated."),
+    ] = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Let a failed, timed out or stopped execution go on from the operation that failed.
+
+    What succeeded is kept and not run again. The execution keeps its ARN and name, and has its whole timeout again.
+
+    \b
+    Examples:
+      lambstead durable redrive "$ARN"
+      lambstead durable redrive "$ARN" --from charge-card
+    """
+    found = post(require_server(settings_for(data)), path_of(execution, "redrive"), {"From": origin or []})
+    if as_json:
+        show_json(found)
+        return
+    names = ", ".join(f"{each['Type']} {each['Name'] or each['Id']}" for each in found["Reopened"])
+    print(f"{found['DurableExecutionArn']} goes on from {names or 'where it ended'}.")
+
+
 @app.command("skip")
 def skip(execution: ExecutionArgument, data: DataOption = None, as_json: JsonOption = False) -> None:
     """Let an execution skip time: from now on what it waits for is due at once, in order.

@@ -56,6 +56,7 @@ class DurablePages:
             self._route(f"{one}/history", "GET", self._history),
             self._route(f"{one}/stop", "POST", self._stop),
             self._route(f"{one}/skip", "POST", self._skip),
+            self._route(f"{one}/redrive", "POST", self._redrive),
         ]
 
     def _route(self, path: str, method: str, page: Callable[[Request, Document], Awaitable[object]]) -> Route:
@@ -119,6 +120,13 @@ class DurablePages:
     async def _skip(self, request: Request, body: Document) -> object:
         return self._named(await self._engine.interventions.skip_time(request.path_params["id"]))
 
+    async def _redrive(self, request: Request, body: Document) -> object:
+        execution, reopened = await self._engine.interventions.redrive(
+            request.path_params["id"], _texts(body.get("From"), "From")
+        )
+        found = [{"Id": each.id, "Name": each.name, "Type": each.type} for each in reopened]
+        return {**self._named(execution), "Reopened": found}
+
     def _named(self, execution: Execution) -> Document:
         return {
             "Id": execution.id,
@@ -157,6 +165,15 @@ async def _body(request: Request) -> Document:
     if not isinstance(document, dict):
         raise InvalidParameterValue("The body is not a JSON object.")
     return document
+
+
+def _texts(value: object, name: str) -> list[str]:
+    """A list of texts that need not be there. Raises InvalidParameterValue."""
+    if value is None:
+        return []
+    if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+        raise InvalidParameterValue(f"{name} is a list of strings.")
+    return value
 
 
 def _whole(request: Request, name: str, default: int) -> int:

@@ -3,17 +3,20 @@
 An execution is named by its id or its ARN. Every method raises ResourceNotFound when there is no such execution.
 """
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
+from functools import partial
 
 from lambstead.control.durable.invocations import Functions
 from lambstead.control.durable.lanes import Lane, Lanes, UnknownExecution
-from lambstead.core.arn import Realm
+from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.durable import time_skip
-from lambstead.core.durable.model import Execution
-from lambstead.core.errors import ResourceNotFound
-from lambstead.store.port import Store
+from lambstead.core.durable.model import Execution, ExecutionStatus, Operation
+from lambstead.core.durable.records import Errand
+from lambstead.core.durable.redrive import described, redrive
+from lambstead.core.errors import ResourceConflict, ResourceNotFound
+from lambstead.store.port import Store, Transaction
 
 
 class Interventions:
@@ -43,6 +46,53 @@ class Interventions:
                 await lane.write(change)
             return lane.execution
 
+    async def redrive(self, execution: str, origins: Sequence[str] = ()) -> tuple[Execution, Sequence[Operation]]:
+        """Let an execution that failed, timed out or was stopped go on from these operations, or from those that failed.
+
+        Returns the operations that are open again too. Child executions that failed are redriven with it. Raises ResourceConflict when it cannot be.
+        """
+        async with self._hold(execution) as lane:
+            await self._check_version(lane.execution)
+            redriven = redrive(lane.state, origins, lane.now())
+            errands: list[Errand] = []
+            for operation in redriven.chained:
+                errand = await self._chained_again(lane.execution, operation, lane.state.operations[operation.id])
+                if errand is not None:
+                    errands.append(errand)
+            due = self._now()
+            await lane.write(redriven.change, *(partial(_save, each, due) for each in errands))
+            if errands:
+                self._lanes.tell_errand()
+            return lane.execution, redriven.reopened
+
+    async def _check_version(self, execution: Execution) -> None:
+        try:
+            await self._functions.resolve(FunctionRef(execution.function, execution.version))
+        except ResourceNotFound as exc:
+            raise ResourceConflict(
+                f"The durable execution can't be redriven: {execution.function}:{execution.version} is gone. "
+                "Fork the execution to another version."
+            ) from exc
+
+    async def _chained_again(self, parent: Execution, operation: Operation, before: Operation) -> Errand | None:
+        """What is to be done so that an open CHAINED_INVOKE ends; a child execution that failed is redriven here."""
+        chained = operation.chained
+        if chained is None or not chained.is_durable:
+            return Errand(parent.id, operation.id)
+        child_id = id_of(chained.execution_arn or "")
+        child = await self._store.read(lambda reader: reader.durable_execution(child_id, self._now()))
+        if child is not None and not child.status.is_closed:
+            return None  # its end will be told
+        if before.status.is_closed and (child is None or child.status is ExecutionStatus.DELETING):
+            raise ResourceConflict(
+                f"The durable execution can't be redriven: the child execution of {described(operation)} is gone. "
+                "Fork the execution instead."
+            )
+        if before.status.is_closed and child is not None and child.status is not ExecutionStatus.SUCCEEDED:
+            await self.redrive(child_id)
+            return None
+        return Errand(parent.id, operation.id, child_id)
+
     @asynccontextmanager
     async def _hold(self, execution: str) -> AsyncGenerator[Lane, None]:
         try:
@@ -52,6 +102,10 @@ class Interventions:
                 yield lane
         except UnknownExecution as exc:
             raise ResourceNotFound(f"There is no durable execution {execution}, or its retention is over.") from exc
+
+
+def _save(errand: Errand, due: datetime, tx: Transaction) -> None:
+    tx.save_durable_errand(errand, due)
 
 
 def id_of(execution: str) -> str:
