@@ -25,6 +25,7 @@ from lambstead.config import Settings
 from lambstead.control.agents import Agents
 from lambstead.control.durable.engine import DurableEngine, utc_now
 from lambstead.control.durable.executions import TimeSkipping
+from lambstead.control.durable.notices import Notices
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
@@ -42,6 +43,7 @@ from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.drivers.destinations import AwsDestinations
 from lambstead.drivers.local import LocalDriver
+from lambstead.drivers.webhooks import HttpWebhooks
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
@@ -178,6 +180,7 @@ class Lambstead:
         invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
         self.durable_loop = Loop("durable executions", self._run_durable, DURABLE_TICK)
         self.durable_retention_loop = Loop("durable retention", self._remove_expired, RETENTION_TICK)
+        self.notice_loop = Loop("durable status changes", self._tell_subscribers, DURABLE_TICK)
         self.durable = DurableEngine(
             store=store,
             functions=invocations,
@@ -186,6 +189,15 @@ class Lambstead:
             poke=self.durable_loop.poke,
             poke_retention=self.durable_retention_loop.poke,
             time=TimeSkipping(settings.time_skip, settings.time_skip_callback_grace),
+            notices=Notices(
+                store=store,
+                webhooks=HttpWebhooks(),
+                realm=realm,
+                backoff=Backoff(),
+                now=utc_now,
+                poke=self.notice_loop.poke,
+                wake_events=lambda: self.event_loop.poke(),
+            ),
         )
         invocations.durable = self.durable.executions
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
@@ -257,6 +269,7 @@ class Lambstead:
                 "event sources": self.event_source_loop,
                 "durable executions": self.durable_loop,
                 "durable retention": self.durable_retention_loop,
+                "durable status changes": self.notice_loop,
             }.items()
         ]
         await self._http.start(self._listener)
@@ -296,6 +309,9 @@ class Lambstead:
 
     async def _run_durable(self) -> timedelta | None:
         return await self.durable.reconcile()
+
+    async def _tell_subscribers(self) -> timedelta | None:
+        return await self.durable.notices.reconcile()
 
     async def _remove_expired(self) -> timedelta | None:
         return await self.durable.remove_expired()

@@ -74,7 +74,20 @@ def commands(group: typer.core.TyperGroup | None = None, path: tuple[str, ...] =
 def test_the_commands_are_these() -> None:
     names = {" ".join(words) for words in commands()}
     singles = {"up", "down", "env", "status", "logs", "invoke", "doctor", "reset"}
-    durable = {f"durable {each}" for each in ("show", "history", "redrive", "skip")}
+    durable = {
+        f"durable {each}"
+        for each in (
+            "list",
+            "attributes",
+            "show",
+            "history",
+            "redrive",
+            "skip",
+            "subscribe",
+            "subscriptions",
+            "unsubscribe",
+        )
+    }
     assert names == singles | durable | {"runtime list", "runtime install"}
 
 

@@ -1,15 +1,20 @@
 """`lambstead durable …`: what can be done with durable executions beyond AWS's operations. Thin clients of `/_lambstead/durable`."""
 
 import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import quote
+from urllib.parse import quote, urlencode
 
 import typer
 
+from lambstead.cli.failures import CommandFailed
 from lambstead.cli.options import DataOption, JsonOption, settings_for
 from lambstead.cli.running_server import RunningServer, require_server
 from lambstead.cli.terminal import console
 
+PAGE = 1000
 ROOT = "/_lambstead/durable"
 app = typer.Typer(help="Search, redrive, fork, check and hurry durable executions.", no_args_is_help=True)
 
@@ -31,9 +36,142 @@ def post(server: RunningServer, path: str, body: Any = None, method: str = "POST
     return json.loads(answer.body)
 
 
+def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table for people."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*heads, box=None, header_style="bold")
+    for row in rows:
+        table.add_row(*map(Text, row))  # Text: nothing in it is markup
+    console().print(table)
+
+
 def show_json(document: Any) -> None:  # Any: JSON
     """Print a document for scripts."""
     print(json.dumps(document, indent=2, ensure_ascii=False))
+
+
+StatusOption = Annotated[
+    list[str] | None, typer.Option("--status", metavar="STATUS", help="RUNNING, FAILED, …; may be repeated.")
+]
+NameOption = Annotated[
+    str | None, typer.Option("--name", metavar="PATTERN", help="Name; * stands for any characters, ? for one.")
+]
+FunctionOption = Annotated[str | None, typer.Option("--function", metavar="NAME", help="Only of this function.")]
+AfterOption = Annotated[str | None, typer.Option("--after", metavar="TIME", help="Started after, ISO 8601.")]
+BeforeOption = Annotated[str | None, typer.Option("--before", metavar="TIME", help="Started before, ISO 8601.")]
+AttributeOption = Annotated[
+    list[str] | None, typer.Option("--attribute", metavar="NAME=VALUE", help="Custom attribute; may be repeated.")
+]
+
+
+@dataclass(frozen=True)
+class Search:
+    """Which executions are meant."""
+
+    status: list[str] | None
+    name: str | None
+    function: str | None
+    after: str | None
+    before: str | None
+    attribute: list[str] | None
+
+    @property
+    def is_empty(self) -> bool:
+        return not any((self.status, self.name, self.function, self.after, self.before, self.attribute))
+
+    def found(self, server: RunningServer, limit: int | None = None) -> list[dict[str, Any]]:  # Any: JSON
+        """The executions, newest first; all of them without a limit."""
+        from lambstead.cli.server_api import fetch_json
+
+        given = [
+            *(("status", each) for each in self.status or ()),
+            *(("attribute", each) for each in self.attribute or ()),
+            *((key, value) for key in ("name", "function", "after", "before") if (value := getattr(self, key))),
+        ]
+        executions: list[dict[str, Any]] = []
+        marker: str | None = ""
+        while marker is not None and (limit is None or len(executions) < limit):
+            size = PAGE if limit is None else min(PAGE, limit - len(executions))
+            query = [*given, ("limit", size), *([("marker", marker)] if marker else [])]
+            page = fetch_json(server, f"{ROOT}/executions?{urlencode(query)}")
+            executions += page["Executions"]
+            marker = page["NextMarker"]
+        return executions
+
+
+@app.command("list")
+def list_(
+    status: StatusOption = None,
+    name: NameOption = None,
+    function: FunctionOption = None,
+    after: AfterOption = None,
+    before: BeforeOption = None,
+    attribute: AttributeOption = None,
+    limit: Annotated[int, typer.Option("--limit", metavar="N", min=1, help="At most so many.")] = 50,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Search the executions of all functions, newest first.
+
+    \b
+    Examples:
+      lambstead durable list
+      lambstead durable list --status FAILED --function orders --after 2026-11-01
+      lambstead durable list --name 'order-2026-*' --attribute customer=42 --json
+    """
+    search = Search(status, name, function, after, before, attribute)
+    found = search.found(require_server(settings_for(data)), limit)
+    if as_json:
+        show_json(found)
+        return
+    show_table(
+        ("status", "function", "version", "name", "started", "id"),
+        [
+            (
+                each["Status"],
+                each["Function"],
+                each["Version"],
+                each["DurableExecutionName"],
+                each["StartTimestamp"],
+                each["Id"],
+            )
+            for each in found
+        ],
+    )
+    if len(found) == limit:
+        print(f"There may be more: this is --limit {limit}.", file=sys.stderr)
+
+
+@app.command("attributes")
+def attributes(
+    execution: ExecutionArgument,
+    pairs: Annotated[list[str] | None, typer.Argument(metavar="[NAME=VALUE]…", help="What to set.")] = None,
+    remove: Annotated[
+        list[str] | None, typer.Option("--remove", metavar="NAME", help="What to remove; may be repeated.")
+    ] = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Set, remove and show the custom attributes of an execution.
+
+    \b
+    Examples:
+      lambstead durable attributes "$ARN"
+      lambstead durable attributes "$ARN" customer=42 region=eu --remove draft
+    """
+    for each in pairs or ():
+        if "=" not in each:
+            raise CommandFailed(f"{each!r} is not NAME=VALUE.", "An example is customer=42.")
+    changes: dict[str, str | None] = {name: value for name, _, value in (each.partition("=") for each in pairs or ())}
+    changes |= dict.fromkeys(remove or ())
+    server = require_server(settings_for(data))
+    found = post(server, path_of(execution, "attributes"), {"Attributes": changes})["Attributes"]
+    if as_json:
+        show_json(found)
+    else:
+        show_table(("name", "value"), list(found.items()))
 
 
 @app.command("show")
@@ -77,16 +215,12 @@ def history(execution: ExecutionArgument, data: DataOption = None, as_json: Json
     if as_json:
         show_json(events)
         return
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table("#", "time", "event", "operation", "details", box=None, header_style="bold")
+    rows = []
     for event in events:
         details = json.dumps(event.get(f"{event['EventType']}Details", {}), ensure_ascii=False)
         shown = details if len(details) <= 100 else details[:99] + "…"
-        cells = (str(event["EventId"]), event["EventTimestamp"], event["EventType"], event.get("Name", ""), shown)
-        table.add_row(*map(Text, cells))  # Text: nothing in it is markup
-    console().print(table)
+        rows.append((str(event["EventId"]), event["EventTimestamp"], event["EventType"], event.get("Name", ""), shown))
+    show_table(("#", "time", "event", "operation", "details"), rows)
 
 
 @app.command("redrive")
@@ -129,3 +263,70 @@ def skip(execution: ExecutionArgument, data: DataOption = None, as_json: JsonOpt
         show_json(found)
     else:
         print(f"{found['DurableExecutionArn']} skips time from now on.")
+
+
+@app.command("subscribe")
+def subscribe(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="http or https URL, or name or ARN of a function.")],
+    function: FunctionOption = None,
+    status: StatusOption = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Have every change of an execution's status delivered, as EventBridge would.
+
+    Events are delivered at least once; what is not taken comes again with growing pauses for a day.
+
+    \b
+    Examples:
+      lambstead durable subscribe http://127.0.0.1:8080/changes
+      lambstead durable subscribe on-failure --function orders --status FAILED --status TIMED_OUT
+    """
+    body = {"Target": target, "Function": function, "Statuses": status or []}
+    found = post(require_server(settings_for(data)), f"{ROOT}/subscriptions", body)
+    if as_json:
+        show_json(found)
+    else:
+        print(f"Subscription {found['Id']} delivers to {found['Target']}.")
+
+
+@app.command("subscriptions")
+def subscriptions(data: DataOption = None, as_json: JsonOption = False) -> None:
+    """Show who is subscribed to changes of status.
+
+    \b
+    Examples:
+      lambstead durable subscriptions --json
+    """
+    from lambstead.cli.server_api import fetch_json
+
+    found = fetch_json(require_server(settings_for(data)), f"{ROOT}/subscriptions")["Subscriptions"]
+    if as_json:
+        show_json(found)
+        return
+    show_table(
+        ("id", "target", "function", "statuses"),
+        [
+            (each["Id"], each["Target"], each["Function"] or "any", ", ".join(each["Statuses"]) or "any")
+            for each in found
+        ],
+    )
+
+
+@app.command("unsubscribe")
+def unsubscribe(
+    subscription: Annotated[str, typer.Argument(metavar="ID", help="Id of the subscription.")],
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """End a subscription; what was not delivered yet is dropped.
+
+    \b
+    Examples:
+      lambstead durable unsubscribe 5f0289de-3f0c-4a55-9a3e-0d7e51d77da1
+    """
+    post(require_server(settings_for(data)), f"{ROOT}/subscriptions/{quote(subscription, safe='')}", method="DELETE")
+    if as_json:
+        show_json({"Id": subscription})
+    else:
+        print(f"Subscription {subscription} has ended.")

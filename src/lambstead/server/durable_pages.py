@@ -4,8 +4,9 @@ An execution stands in a path by its id, the last segment of its ARN. A refusal 
 """
 
 import json
+import uuid
 from collections.abc import Awaitable, Callable
-from datetime import datetime
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -14,10 +15,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from lambstead.api.lists import decode_marker, encode_marker
 from lambstead.control.durable.engine import DurableEngine
 from lambstead.core.arn import Realm
 from lambstead.core.durable.documents import event_document, execution_document
-from lambstead.core.durable.model import ErrorObject, Event, Execution, State
+from lambstead.core.durable.model import ErrorObject, Event, Execution, ExecutionStatus, State, execution_arn
+from lambstead.core.durable.records import ExecutionSummary
+from lambstead.core.durable.search import ExecutionSearch, checked_pattern
+from lambstead.core.durable.subscriptions import Subscription, checked_target
 from lambstead.core.errors import (
     DomainError,
     InvalidParameterValue,
@@ -30,6 +35,7 @@ from lambstead.store.port import Reader, Store
 
 MAX_BODY_BYTES = 8 * 1024 * 1024
 EVENTS_PAGE = 1000
+SEARCH_PAGE = 1000
 ROOT = "/_lambstead/durable"
 
 Document = dict[str, Any]  # Any: JSON
@@ -52,11 +58,16 @@ class DurablePages:
         self._now = now
         one = f"{ROOT}/executions/{{id}}"
         self.routes = [
+            self._route(f"{ROOT}/executions", "GET", self._search),
             self._route(one, "GET", self._show),
+            self._route(f"{one}/attributes", "POST", self._attributes),
             self._route(f"{one}/history", "GET", self._history),
             self._route(f"{one}/stop", "POST", self._stop),
             self._route(f"{one}/skip", "POST", self._skip),
             self._route(f"{one}/redrive", "POST", self._redrive),
+            self._route(f"{ROOT}/subscriptions", "GET", self._subscriptions),
+            self._route(f"{ROOT}/subscriptions", "POST", self._subscribe),
+            self._route(f"{ROOT}/subscriptions/{{id}}", "DELETE", self._unsubscribe),
         ]
 
     def _route(self, path: str, method: str, page: Callable[[Request, Document], Awaitable[object]]) -> Route:
@@ -64,9 +75,47 @@ class DurablePages:
 
     # --- looking ---------------------------------------------------------------------------------------------------------
 
+    async def _search(self, request: Request, body: Document) -> object:
+        given = request.query_params
+        name = given.get("name")
+        search = ExecutionSearch(
+            function=given.get("function"),
+            name_pattern=None if name is None else checked_pattern(name),
+            statuses=_statuses(given.getlist("status")),
+            started_after=_moment(request, "after"),
+            started_before=_moment(request, "before"),
+            attributes=_pairs(given.getlist("attribute")),
+        )
+        size = min(_whole(request, "limit", 100), SEARCH_PAGE) or SEARCH_PAGE
+        marker = given.get("marker")
+        started, last_id = decode_marker(marker, (0, ""))
+        position = (int(started), str(last_id)) if marker else None
+        found = await self._store.read(
+            lambda reader: list(reader.search_durable_executions(search, position, size + 1, self._now()))
+        )
+        shown = found[:size]
+        last = (round(shown[-1].started_at.timestamp() * 1000), shown[-1].id) if len(found) > size else None
+        return {
+            "Executions": [self._line(each) for each in shown],
+            "NextMarker": None if last is None else encode_marker(last),
+        }
+
+    def _line(self, found: ExecutionSummary) -> Document:
+        return {
+            "Id": found.id,
+            "DurableExecutionArn": execution_arn(self._realm, found.function, found.version, found.name, found.id),
+            "DurableExecutionName": found.name,
+            "Function": found.function,
+            "Version": found.version,
+            "Status": found.status,
+            "StartTimestamp": found.started_at,
+            "EndTimestamp": found.ended_at,
+        }
+
     async def _show(self, request: Request, body: Document) -> object:
         state = await self._read(request.path_params["id"])
-        return self._document(state)
+        attributes = await self._store.read(lambda reader: reader.durable_attributes(state.execution.id))
+        return {**self._document(state), "Attributes": dict(attributes)}
 
     async def _history(self, request: Request, body: Document) -> object:
         after = _whole(request, "after", 0)
@@ -120,12 +169,41 @@ class DurablePages:
     async def _skip(self, request: Request, body: Document) -> object:
         return self._named(await self._engine.interventions.skip_time(request.path_params["id"]))
 
+    async def _attributes(self, request: Request, body: Document) -> object:
+        changes = body.get("Attributes")
+        if not isinstance(changes, dict) or not all(
+            value is None or isinstance(value, str) for value in changes.values()
+        ):
+            raise InvalidParameterValue("Attributes is an object of strings, and null for those to be removed.")
+        kept = await self._engine.interventions.set_attributes(request.path_params["id"], changes)
+        return {"Attributes": dict(kept)}
+
     async def _redrive(self, request: Request, body: Document) -> object:
         execution, reopened = await self._engine.interventions.redrive(
             request.path_params["id"], _texts(body.get("From"), "From")
         )
         found = [{"Id": each.id, "Name": each.name, "Type": each.type} for each in reopened]
         return {**self._named(execution), "Reopened": found}
+
+    async def _subscriptions(self, request: Request, body: Document) -> object:
+        return {"Subscriptions": [_subscription(each) for each in self._engine.notices.subscriptions]}
+
+    async def _subscribe(self, request: Request, body: Document) -> object:
+        target, function = body.get("Target"), body.get("Function")
+        if not isinstance(target, str) or not (function is None or isinstance(function, str)):
+            raise InvalidParameterValue("Target is a URL or a function; Function, if given, the name of one.")
+        subscription = Subscription(
+            id=str(uuid.uuid4()),
+            target=checked_target(target),
+            function=function,
+            statuses=_statuses(_texts(body.get("Statuses"), "Statuses")),
+        )
+        await self._engine.notices.subscribe(subscription)
+        return _subscription(subscription)
+
+    async def _unsubscribe(self, request: Request, body: Document) -> object:
+        await self._engine.notices.unsubscribe(request.path_params["id"])
+        return {}
 
     def _named(self, execution: Execution) -> Document:
         return {
@@ -134,6 +212,15 @@ class DurablePages:
             "DurableExecutionName": execution.name,
             "Status": execution.status,
         }
+
+
+def _subscription(subscription: Subscription) -> Document:
+    return {
+        "Id": subscription.id,
+        "Target": subscription.target,
+        "Function": subscription.function,
+        "Statuses": list(subscription.statuses),
+    }
 
 
 async def _answer(page: Callable[[Request, Document], Awaitable[object]], request: Request) -> Response:
@@ -165,6 +252,33 @@ async def _body(request: Request) -> Document:
     if not isinstance(document, dict):
         raise InvalidParameterValue("The body is not a JSON object.")
     return document
+
+
+def _statuses(texts: list[str]) -> tuple[ExecutionStatus, ...]:
+    try:
+        return tuple(dict.fromkeys(ExecutionStatus(each.upper()) for each in texts))
+    except ValueError as exc:
+        known = ", ".join(ExecutionStatus)
+        raise InvalidParameterValue(f"{str(exc).partition(' is not')[0]} is not a status; these are: {known}.") from exc
+
+
+def _moment(request: Request, name: str) -> datetime | None:
+    """A time in the query, UTC unless it says otherwise."""
+    text = request.query_params.get(name)
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as exc:
+        raise InvalidParameterValue(f"{name} must be a time such as 2026-11-21T10:00:00Z, not {text[:80]!r}.") from exc
+
+
+def _pairs(texts: list[str]) -> dict[str, str]:
+    for each in texts:
+        if not each.partition("=")[1]:
+            raise InvalidParameterValue(f"attribute must be NAME=VALUE, not {each[:80]!r}.")
+    return {name: value for name, _, value in (each.partition("=") for each in texts)}
 
 
 def _texts(value: object, name: str) -> list[str]:

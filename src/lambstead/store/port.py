@@ -27,6 +27,7 @@ from lambstead.core.layers import LayerVersion
 from lambstead.core.log_streams import LogEvent, LogGroup, LogStream
 from lambstead.core.policies import ResourcePolicy
 from lambstead.core.runtime_management import RuntimeManagement
+from lambstead.store.durable_port import DurableSearchReader, DurableSearchTransaction
 
 T = TypeVar("T")
 
@@ -143,7 +144,7 @@ class EventSourceTransaction(EventSourceReader, Protocol):
         """Forget one mapping. Tags are the caller's to remove."""
 
 
-class DurableReader(Protocol):
+class DurableReader(DurableSearchReader, Protocol):
     """Durable executions, as far as they can be read. One whose retention is over is not shown, though it may still be there."""
 
     def durable_state(self, execution_id: str) -> State | None:
@@ -194,7 +195,7 @@ class DurableReader(Protocol):
         """When the next errand is due that is not due at `after`."""
 
 
-class DurableTransaction(DurableReader, Protocol):
+class DurableTransaction(DurableReader, DurableSearchTransaction, Protocol):
     """Changes of durable executions. `wake_at` is when something happens to the execution by itself."""
 
     def start_durable_execution(self, state: State, change: Change, wake_at: datetime | None) -> None:

@@ -19,13 +19,14 @@ from lambstead.control.durable.executions import DurableExecutions, TimeSkipping
 from lambstead.control.durable.interventions import Interventions
 from lambstead.control.durable.invocations import DurableInvocations, Functions
 from lambstead.control.durable.lanes import Lanes
+from lambstead.control.durable.notices import Notices
 from lambstead.control.durable.ready import ReadyQueue
 from lambstead.core.arn import Realm
 from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.durable.model import Change, ExecutionStatus, State, StatusChanged
 from lambstead.core.durable.records import Errand
 from lambstead.core.durable.time_skip import wake_at
-from lambstead.store.port import Reader, Store
+from lambstead.store.port import Reader, Store, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -49,10 +50,12 @@ class DurableEngine:
         poke: Callable[[], None],
         poke_retention: Callable[[], None],
         time: TimeSkipping,
+        notices: Notices,
     ) -> None:
         self._store = store
         self._poke = poke
         self._poke_retention = poke_retention
+        self.notices = notices
         self._lanes = Lanes(store, utc_now)
         self._lanes.followers = self
         self._ready = ReadyQueue(poke)
@@ -71,6 +74,7 @@ class DurableEngine:
 
     async def start(self) -> None:
         """Settle what an earlier server left live. This server must be the only one on its store."""
+        await self.notices.start()
         lost = await self._store.read(lambda reader: reader.live_durable_executions())
         for first in range(0, len(lost), BATCH):
             batch = lost[first : first + BATCH]
@@ -86,24 +90,33 @@ class DurableEngine:
     def forget(self) -> None:
         """Every execution was removed from the store."""
         self._lanes.forget()
+        self.notices.forget()
 
     # --- what changes cause -------------------------------------------------------------------------------------------------
 
     def changed(self, state: State, change: Change, at: datetime | None) -> None:
         """See `lanes.Followers`."""
         execution = state.execution
-        if any(isinstance(each, StatusChanged) and each.status.is_closed for each in change.effects):
+        statuses = [each.status for each in change.effects if isinstance(each, StatusChanged)]
+        if statuses:
+            self.notices.written()
+        if any(status.is_closed for status in statuses):
             self.executions.ended(execution)
         if execution.status is ExecutionStatus.DELETING:
             self._poke_retention()
         elif at is not None:
             self._wake(execution.id, at)
 
+    def announce(self, tx: Transaction, change: Change) -> None:
+        """See `lanes.Followers`."""
+        self.notices.announce(tx, change)
+
     def errand_added(self) -> None:
         """See `lanes.Followers`."""
         self._poke()
 
     def _started(self, state: State) -> None:
+        self.notices.written()
         at = wake_at(state)
         if at is not None:
             self._wake(state.execution.id, at)

@@ -136,7 +136,7 @@ class DurableExecutions:
             tenant_id=tenant_id,
             skip=self._time.skip(options.skips_time),
         )
-        started = Started(order, now)
+        started = Started.by(order, self._lanes, now)
 
         def work(tx: Transaction) -> Execution | None:
             if name is not None:
@@ -149,6 +149,7 @@ class DurableExecutions:
                         f"{kept.execution.arn(self._realm)}"
                     )
             started.write(tx)
+            tx.set_durable_attributes(order.execution_id, options.attributes)
             return None
 
         existing = await self._store.write(work)
@@ -284,7 +285,7 @@ class DurableExecutions:
                 tenant_id=effect.chained.tenant_id,
                 skip=inherited(change.execution),
             )
-            children.append(Started(order, now))
+            children.append(Started.by(order, self._lanes, now))
         return children, errands
 
     # --- completions and control from outside -----------------------------------------------------------------------------------

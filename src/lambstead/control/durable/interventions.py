@@ -3,7 +3,7 @@
 An execution is named by its id or its ARN. Every method raises ResourceNotFound when there is no such execution.
 """
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
 from functools import partial
@@ -15,6 +15,7 @@ from lambstead.core.durable import time_skip
 from lambstead.core.durable.model import Execution, ExecutionStatus, Operation
 from lambstead.core.durable.records import Errand
 from lambstead.core.durable.redrive import described, redrive
+from lambstead.core.durable.start_options import checked_attributes
 from lambstead.core.errors import ResourceConflict, ResourceNotFound
 from lambstead.store.port import Store, Transaction
 
@@ -45,6 +46,19 @@ class Interventions:
             if change is not None:
                 await lane.write(change)
             return lane.execution
+
+    async def set_attributes(self, execution: str, changes: Mapping[str, str | None]) -> Mapping[str, str]:
+        """Set custom attributes and remove those that are None; all that the execution has then. Raises InvalidParameterValue for bad ones."""
+        async with self._hold(execution) as lane:
+            execution_id = lane.execution_id
+
+            def work(tx: Transaction) -> Mapping[str, str]:
+                after = {**tx.durable_attributes(execution_id), **changes}
+                kept = checked_attributes({name: value for name, value in after.items() if value is not None})
+                tx.set_durable_attributes(execution_id, changes)
+                return kept
+
+            return await self._store.write(work)
 
     async def redrive(self, execution: str, origins: Sequence[str] = ()) -> tuple[Execution, Sequence[Operation]]:
         """Let an execution that failed, timed out or was stopped go on from these operations, or from those that failed.

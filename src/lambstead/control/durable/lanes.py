@@ -30,6 +30,9 @@ class Followers(Protocol):
     def changed(self, state: State, change: Change, at: datetime | None) -> None:
         """The execution is now in this state; something happens to it by itself at this (real) time."""
 
+    def announce(self, tx: Transaction, change: Change) -> None:
+        """Write what else belongs to the transaction of a change."""
+
     def errand_added(self) -> None:
         """Something is to be done for a CHAINED_INVOKE."""
 
@@ -122,6 +125,7 @@ class Lanes:
         def work(tx: Transaction) -> None:
             if not tx.save_durable_change(change, at):
                 raise UnknownExecution(change.execution.id)
+            self.announce(tx, change)
             if ended is not None:
                 tx.save_durable_errand(ended, now)
             for each in also:
@@ -141,6 +145,11 @@ class Lanes:
         if self.followers is not None:
             self.followers.errand_added()
 
+    def announce(self, tx: Transaction, change: Change) -> None:
+        """Write what else belongs to the transaction of a change."""
+        if self.followers is not None:
+            self.followers.announce(tx, change)
+
     def adopt(self, state: State) -> None:
         """Keep the state of an execution that was just written, for whoever takes it up next."""
         execution_id = state.execution.id
@@ -152,12 +161,20 @@ class Lanes:
 class Started:
     """A new execution: how it is written, and what follows once it is."""
 
-    def __init__(self, order: Start, now: datetime) -> None:
-        self.state, self.change = start(order, now)
+    def __init__(self, state: State, change: Change, lanes: Lanes) -> None:
+        self.state = state
+        self.change = change
+        self._lanes = lanes
+
+    @classmethod
+    def by(cls, order: Start, lanes: Lanes, now: datetime) -> "Started":
+        """As `order` says."""
+        return cls(*start(order, now), lanes)
 
     def write(self, tx: Transaction) -> None:
         """Insert it."""
         tx.start_durable_execution(self.state, self.change, wake_at(self.state))
+        self._lanes.announce(tx, self.change)
 
 
 def _is_live(lane: Lane) -> bool:
