@@ -82,6 +82,8 @@ def test_the_commands_are_these() -> None:
             "show",
             "history",
             "redrive",
+            "signal",
+            "query",
             "skip",
             "subscribe",
             "subscriptions",

@@ -15,6 +15,8 @@ from lambstead.cli.running_server import RunningServer, require_server
 from lambstead.cli.terminal import console
 
 PAGE = 1000
+CELL = 100
+"""Characters of a payload that a table shows."""
 ROOT = "/_lambstead/durable"
 app = typer.Typer(help="Search, redrive, fork, check and hurry durable executions.", no_args_is_help=True)
 
@@ -218,7 +220,7 @@ def history(execution: ExecutionArgument, data: DataOption = None, as_json: Json
     rows = []
     for event in events:
         details = json.dumps(event.get(f"{event['EventType']}Details", {}), ensure_ascii=False)
-        shown = details if len(details) <= 100 else details[:99] + "…"
+        shown = details if len(details) <= CELL else f"{details[: CELL - 1]}…"
         rows.append((str(event["EventId"]), event["EventTimestamp"], event["EventType"], event.get("Name", ""), shown))
     show_table(("#", "time", "event", "operation", "details"), rows)
 
@@ -248,6 +250,73 @@ def redrive(
         return
     names = ", ".join(f"{each['Type']} {each['Name'] or each['Id']}" for each in found["Reopened"])
     print(f"{found['DurableExecutionArn']} goes on from {names or 'where it ended'}.")
+
+
+@app.command("signal")
+def signal(
+    execution: ExecutionArgument,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name of the callback in the code.")],
+    payload: Annotated[str, typer.Option("--payload", metavar="JSON", help="What the callback results in.")] = "",
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Send a signal: it completes the oldest open callback of that name, or the next one that starts.
+
+    Signals of one name are kept in order, survive a crash, and are taken once each.
+
+    \b
+    Examples:
+      lambstead durable signal "$ARN" approval --payload '{"approved": true}'
+      lambstead durable signal "$ARN" item-added --payload '"book"'
+    """
+    body = {"Name": name, "Data": payload}
+    found = post(require_server(settings_for(data)), path_of(execution, "signal"), body)
+    if as_json:
+        show_json(found)
+    elif found["CompletedCallbackId"] is None:
+        print(f"No callback {name} is open; the signal waits for the next one.")
+    else:
+        print(f"The signal completed the callback {found['CompletedCallbackId']}.")
+
+
+@app.command("query")
+def query(
+    execution: ExecutionArgument,
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Only what has this name.")] = None,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show what an execution has come to so far: the latest result of every name, open callbacks, waiting signals.
+
+    \b
+    Examples:
+      lambstead durable query "$ARN"
+      lambstead durable query "$ARN" progress --json
+    """
+    from lambstead.cli.server_api import fetch_json, with_query
+
+    path = with_query(path_of(execution, "query"), {"name": name})
+    found = fetch_json(require_server(settings_for(data)), path)
+    if as_json:
+        show_json(found)
+        return
+    print(f"The execution is {found['Status']}.")
+    if found["Results"]:
+        show_table(
+            ("name", "type", "status", "result"),
+            [(each["Name"], each["Type"], each["Status"], outcome_text(each)) for each in found["Results"]],
+        )
+    for each in found["Callbacks"]:
+        print(f"Open callback {' / '.join(each['Names']) or '(without a name)'}: {each['CallbackId']}")
+    for each in found["Signals"]:
+        print(f"Waiting signal {each['Name']}: {each['Data']}")
+
+
+def outcome_text(result: dict[str, Any]) -> str:  # Any: JSON
+    """Result or error in one cell."""
+    error = result["Error"]
+    text = json.dumps(error, ensure_ascii=False) if error else result["Result"] or ""
+    return text if len(text) <= CELL else f"{text[: CELL - 1]}…"
 
 
 @app.command("skip")

@@ -19,9 +19,10 @@ from lambstead.api.lists import decode_marker, encode_marker
 from lambstead.control.durable.engine import DurableEngine
 from lambstead.core.arn import Realm
 from lambstead.core.durable.documents import event_document, execution_document
-from lambstead.core.durable.model import ErrorObject, Event, Execution, ExecutionStatus, State, execution_arn
+from lambstead.core.durable.model import ErrorObject, Event, Execution, ExecutionStatus, Operation, State, execution_arn
 from lambstead.core.durable.records import ExecutionSummary
 from lambstead.core.durable.search import ExecutionSearch, checked_pattern
+from lambstead.core.durable.signals import names_of, query
 from lambstead.core.durable.subscriptions import Subscription, checked_target
 from lambstead.core.errors import (
     DomainError,
@@ -64,6 +65,8 @@ class DurablePages:
             self._route(f"{one}/history", "GET", self._history),
             self._route(f"{one}/stop", "POST", self._stop),
             self._route(f"{one}/skip", "POST", self._skip),
+            self._route(f"{one}/signal", "POST", self._signal),
+            self._route(f"{one}/query", "GET", self._query),
             self._route(f"{one}/redrive", "POST", self._redrive),
             self._route(f"{ROOT}/subscriptions", "GET", self._subscriptions),
             self._route(f"{ROOT}/subscriptions", "POST", self._subscribe),
@@ -116,6 +119,27 @@ class DurablePages:
         state = await self._read(request.path_params["id"])
         attributes = await self._store.read(lambda reader: reader.durable_attributes(state.execution.id))
         return {**self._document(state), "Attributes": dict(attributes)}
+
+    async def _query(self, request: Request, body: Document) -> object:
+        state = await self._read(request.path_params["id"])
+        name = request.query_params.get("name")
+        view = query(state, name)
+        if name is not None and not (view.latest or view.callbacks or view.signals):
+            raise ResourceNotFound(f"The durable execution has nothing of the name {name!r} yet.")
+        return {
+            "Status": state.execution.status,
+            "Results": [_result(each) for each in view.latest],
+            "Callbacks": [
+                {
+                    "Names": sorted(names_of(state, each)),
+                    "CallbackId": each.callback_id,
+                    "StartTimestamp": each.started_at,
+                    "TimeoutTimestamp": each.wakes_at,
+                }
+                for each in view.callbacks
+            ],
+            "Signals": [{"Name": each.name, "Data": each.data} for each in view.signals],
+        }
 
     async def _history(self, request: Request, body: Document) -> object:
         after = _whole(request, "after", 0)
@@ -178,6 +202,13 @@ class DurablePages:
         kept = await self._engine.interventions.set_attributes(request.path_params["id"], changes)
         return {"Attributes": dict(kept)}
 
+    async def _signal(self, request: Request, body: Document) -> object:
+        name, data = body.get("Name"), body.get("Data", "")
+        if not isinstance(name, str) or not isinstance(data, str):
+            raise InvalidParameterValue("Name and Data are strings.")
+        completed = await self._engine.interventions.signal(request.path_params["id"], name, data)
+        return {"CompletedCallbackId": None if completed is None else completed.callback_id}
+
     async def _redrive(self, request: Request, body: Document) -> object:
         execution, reopened = await self._engine.interventions.redrive(
             request.path_params["id"], _texts(body.get("From"), "From")
@@ -212,6 +243,19 @@ class DurablePages:
             "DurableExecutionName": execution.name,
             "Status": execution.status,
         }
+
+
+def _result(operation: Operation) -> Document:
+    return {
+        "Name": operation.name,
+        "Type": operation.type,
+        "Status": operation.status,
+        "Result": operation.result,
+        "Error": None if operation.error is None else operation.error.document(),
+        "Attempt": operation.attempt or None,
+        "StartTimestamp": operation.started_at,
+        "EndTimestamp": operation.ended_at,
+    }
 
 
 def _subscription(subscription: Subscription) -> Document:

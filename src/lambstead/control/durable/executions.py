@@ -36,6 +36,7 @@ from lambstead.core.durable.model import (
     execution_arn,
 )
 from lambstead.core.durable.records import Errand, input_digest
+from lambstead.core.durable.signals import deliver
 from lambstead.core.durable.start_options import StartOptions
 from lambstead.core.durable.time_skip import inherited
 from lambstead.core.durable.updates import OperationUpdate
@@ -211,7 +212,8 @@ class DurableExecutions:
             if done.change is not None:
                 children, errands = self._begun(done.change, chained, now)
                 works = [*(each.write for each in children), *(_saving(each, self._now()) for each in errands)]
-                await lane.write(done.change, *works)
+                taken = deliver(done.change.applied_to(lane.state), now)
+                await lane.write(done.change if taken is None else done.change.then(taken), *works)
                 for child in children:
                     self._adopt(child.state)
                 if errands:

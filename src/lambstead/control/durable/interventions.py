@@ -15,6 +15,7 @@ from lambstead.core.durable import time_skip
 from lambstead.core.durable.model import Execution, ExecutionStatus, Operation
 from lambstead.core.durable.records import Errand
 from lambstead.core.durable.redrive import described, redrive
+from lambstead.core.durable.signals import deliver, signal
 from lambstead.core.durable.start_options import checked_attributes
 from lambstead.core.errors import ResourceConflict, ResourceNotFound
 from lambstead.store.port import Store, Transaction
@@ -47,6 +48,13 @@ class Interventions:
                 await lane.write(change)
             return lane.execution
 
+    async def signal(self, execution: str, name: str, data: str) -> Operation | None:
+        """Send a signal; the callback that it completed, None when it is kept for the next one. Raises as `signals.signal` does."""
+        async with self._hold(execution) as lane:
+            change, completed = signal(lane.state, name, data, lane.now())
+            await lane.write(change)
+            return completed
+
     async def set_attributes(self, execution: str, changes: Mapping[str, str | None]) -> Mapping[str, str]:
         """Set custom attributes and remove those that are None; all that the execution has then. Raises InvalidParameterValue for bad ones."""
         async with self._hold(execution) as lane:
@@ -74,7 +82,9 @@ class Interventions:
                 if errand is not None:
                     errands.append(errand)
             due = self._now()
-            await lane.write(redriven.change, *(partial(_save, each, due) for each in errands))
+            taken = deliver(redriven.change.applied_to(lane.state), lane.now())
+            change = redriven.change if taken is None else redriven.change.then(taken)
+            await lane.write(change, *(partial(_save, each, due) for each in errands))
             if errands:
                 self._lanes.tell_errand()
             return lane.execution, redriven.reopened

@@ -203,6 +203,14 @@ class DurableConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal that waits for a callback of its name: see `signals`."""
+
+    name: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
 class TimeSkip:
     """The clock of an execution that skips time: see `time_skip`."""
 
@@ -321,6 +329,8 @@ class Execution:
     """`sequence` of the operation that was started last."""
     skip: TimeSkip | None = None
     """None for the real clock."""
+    signals: tuple[Signal, ...] = ()
+    """Those that no callback has taken yet, the oldest first."""
 
     def arn(self, realm: Realm) -> str:
         """The execution's ARN."""
