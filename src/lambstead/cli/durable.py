@@ -2,105 +2,34 @@
 
 import json
 import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
-from urllib.parse import quote, urlencode
+from urllib.parse import quote
 
 import typer
 
+from lambstead.cli import durable_actions
+from lambstead.cli.durable_client import (
+    ROOT,
+    AfterOption,
+    AttributeOption,
+    BeforeOption,
+    ExecutionArgument,
+    FunctionOption,
+    NameOption,
+    Search,
+    StatusOption,
+    path_of,
+    post,
+    show_json,
+    show_table,
+)
 from lambstead.cli.failures import CommandFailed
 from lambstead.cli.options import DataOption, JsonOption, settings_for
-from lambstead.cli.running_server import RunningServer, require_server
-from lambstead.cli.terminal import console
+from lambstead.cli.running_server import require_server
 
-PAGE = 1000
 CELL = 100
 """Characters of a payload that a table shows."""
-ROOT = "/_lambstead/durable"
 app = typer.Typer(help="Search, redrive, fork, check and hurry durable executions.", no_args_is_help=True)
-
-ExecutionArgument = Annotated[str, typer.Argument(metavar="EXECUTION", help="ARN of the execution, or its last part.")]
-
-
-def path_of(execution: str, *rest: str) -> str:
-    """The page of an execution."""
-    return "/".join([ROOT, "executions", quote(execution.rpartition("/")[2], safe=""), *rest])
-
-
-def post(server: RunningServer, path: str, body: Any = None, method: str = "POST") -> Any:  # Any: JSON
-    """Send a JSON document and return the one that comes back. Raises CommandFailed for a refusal."""
-    from lambstead.cli.server_api import exchange, refused
-
-    answer = exchange(server, method, path, b"" if body is None else json.dumps(body).encode())
-    if answer.status >= 400:
-        raise refused(server, answer)
-    return json.loads(answer.body)
-
-
-def show_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table for people."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(*heads, box=None, header_style="bold")
-    for row in rows:
-        table.add_row(*map(Text, row))  # Text: nothing in it is markup
-    console().print(table)
-
-
-def show_json(document: Any) -> None:  # Any: JSON
-    """Print a document for scripts."""
-    print(json.dumps(document, indent=2, ensure_ascii=False))
-
-
-StatusOption = Annotated[
-    list[str] | None, typer.Option("--status", metavar="STATUS", help="RUNNING, FAILED, …; may be repeated.")
-]
-NameOption = Annotated[
-    str | None, typer.Option("--name", metavar="PATTERN", help="Name; * stands for any characters, ? for one.")
-]
-FunctionOption = Annotated[str | None, typer.Option("--function", metavar="NAME", help="Only of this function.")]
-AfterOption = Annotated[str | None, typer.Option("--after", metavar="TIME", help="Started after, ISO 8601.")]
-BeforeOption = Annotated[str | None, typer.Option("--before", metavar="TIME", help="Started before, ISO 8601.")]
-AttributeOption = Annotated[
-    list[str] | None, typer.Option("--attribute", metavar="NAME=VALUE", help="Custom attribute; may be repeated.")
-]
-
-
-@dataclass(frozen=True)
-class Search:
-    """Which executions are meant."""
-
-    status: list[str] | None
-    name: str | None
-    function: str | None
-    after: str | None
-    before: str | None
-    attribute: list[str] | None
-
-    @property
-    def is_empty(self) -> bool:
-        return not any((self.status, self.name, self.function, self.after, self.before, self.attribute))
-
-    def found(self, server: RunningServer, limit: int | None = None) -> list[dict[str, Any]]:  # Any: JSON
-        """The executions, newest first; all of them without a limit."""
-        from lambstead.cli.server_api import fetch_json
-
-        given = [
-            *(("status", each) for each in self.status or ()),
-            *(("attribute", each) for each in self.attribute or ()),
-            *((key, value) for key in ("name", "function", "after", "before") if (value := getattr(self, key))),
-        ]
-        executions: list[dict[str, Any]] = []
-        marker: str | None = ""
-        while marker is not None and (limit is None or len(executions) < limit):
-            size = PAGE if limit is None else min(PAGE, limit - len(executions))
-            query = [*given, ("limit", size), *([("marker", marker)] if marker else [])]
-            page = fetch_json(server, f"{ROOT}/executions?{urlencode(query)}")
-            executions += page["Executions"]
-            marker = page["NextMarker"]
-        return executions
 
 
 @app.command("list")
@@ -225,33 +154,6 @@ def history(execution: ExecutionArgument, data: DataOption = None, as_json: Json
     show_table(("#", "time", "event", "operation", "details"), rows)
 
 
-@app.command("redrive")
-def redrive(
-    execution: ExecutionArgument,
-    origin: Annotated[
-        list[str] | None,
-        typer.Option("--from", metavar="OPERATION", help="Id or name of the failed operation; may be repeated."),
-    ] = None,
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Let a failed, timed out or stopped execution go on from the operation that failed.
-
-    What succeeded is kept and not run again. The execution keeps its ARN and name, and has its whole timeout again.
-
-    \b
-    Examples:
-      lambstead durable redrive "$ARN"
-      lambstead durable redrive "$ARN" --from charge-card
-    """
-    found = post(require_server(settings_for(data)), path_of(execution, "redrive"), {"From": origin or []})
-    if as_json:
-        show_json(found)
-        return
-    names = ", ".join(f"{each['Type']} {each['Name'] or each['Id']}" for each in found["Reopened"])
-    print(f"{found['DurableExecutionArn']} goes on from {names or 'where it ended'}.")
-
-
 @app.command("signal")
 def signal(
     execution: ExecutionArgument,
@@ -260,7 +162,9 @@ def signal(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Send a signal: it completes the oldest open callback of that name, or the next one that starts.
+    """Complete the callback of a name, open or next to come.
+
+    The oldest open callback of that name is completed, or the next one that starts.
 
     Signals of one name are kept in order, survive a crash, and are taken once each.
 
@@ -286,7 +190,9 @@ def query(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what an execution has come to so far: the latest result of every name, open callbacks, waiting signals.
+    """Show what an execution has come to so far.
+
+    The latest result of every name, open callbacks with their ids, and waiting signals.
 
     \b
     Examples:
@@ -321,7 +227,9 @@ def outcome_text(result: dict[str, Any]) -> str:  # Any: JSON
 
 @app.command("skip")
 def skip(execution: ExecutionArgument, data: DataOption = None, as_json: JsonOption = False) -> None:
-    """Let an execution skip time: from now on what it waits for is due at once, in order.
+    """Let an execution skip time.
+
+    From now on what it waits for is due at once, in order.
 
     \b
     Examples:
@@ -342,7 +250,7 @@ def subscribe(
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Have every change of an execution's status delivered, as EventBridge would.
+    """Have changes of status delivered to a function or URL.
 
     Events are delivered at least once; what is not taken comes again with growing pauses for a day.
 
@@ -399,3 +307,9 @@ def unsubscribe(
         show_json({"Id": subscription})
     else:
         print(f"Subscription {subscription} has ended.")
+
+
+app.command("stop")(durable_actions.stop)
+app.command("redrive")(durable_actions.redrive)
+app.command("fork")(durable_actions.fork)
+app.command("replay-check")(durable_actions.replay_check)

@@ -4,6 +4,7 @@ An execution stands in a path by its id, the last segment of its ARN. A refusal 
 """
 
 import json
+import re
 import uuid
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -17,9 +18,19 @@ from starlette.routing import Route
 
 from lambstead.api.lists import decode_marker, encode_marker
 from lambstead.control.durable.engine import DurableEngine
+from lambstead.control.durable.interventions import Fork
 from lambstead.core.arn import Realm
 from lambstead.core.durable.documents import event_document, execution_document
-from lambstead.core.durable.model import ErrorObject, Event, Execution, ExecutionStatus, Operation, State, execution_arn
+from lambstead.core.durable.model import (
+    MAX_SYNC_PAYLOAD_BYTES,
+    ErrorObject,
+    Event,
+    Execution,
+    ExecutionStatus,
+    Operation,
+    State,
+    execution_arn,
+)
 from lambstead.core.durable.records import ExecutionSummary
 from lambstead.core.durable.search import ExecutionSearch, checked_pattern
 from lambstead.core.durable.signals import names_of, query
@@ -38,6 +49,7 @@ MAX_BODY_BYTES = 8 * 1024 * 1024
 EVENTS_PAGE = 1000
 SEARCH_PAGE = 1000
 ROOT = "/_lambstead/durable"
+EXECUTION_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 
 Document = dict[str, Any]  # Any: JSON
 
@@ -68,6 +80,8 @@ class DurablePages:
             self._route(f"{one}/signal", "POST", self._signal),
             self._route(f"{one}/query", "GET", self._query),
             self._route(f"{one}/redrive", "POST", self._redrive),
+            self._route(f"{one}/fork", "POST", self._fork),
+            self._route(f"{one}/replay-check", "POST", self._replay_check),
             self._route(f"{ROOT}/subscriptions", "GET", self._subscriptions),
             self._route(f"{ROOT}/subscriptions", "POST", self._subscribe),
             self._route(f"{ROOT}/subscriptions/{{id}}", "DELETE", self._unsubscribe),
@@ -188,7 +202,7 @@ class DurablePages:
         at = await self._engine.executions.stop(
             state.execution.arn(self._realm), ErrorObject.of(given) if given else None
         )
-        return {"StopTimestamp": at}
+        return {"DurableExecutionArn": state.execution.arn(self._realm), "StopTimestamp": at}
 
     async def _skip(self, request: Request, body: Document) -> object:
         return self._named(await self._engine.interventions.skip_time(request.path_params["id"]))
@@ -215,6 +229,32 @@ class DurablePages:
         )
         found = [{"Id": each.id, "Name": each.name, "Type": each.type} for each in reopened]
         return {**self._named(execution), "Reopened": found}
+
+    async def _fork(self, request: Request, body: Document) -> object:
+        given = {name: body.get(name) for name in ("UpTo", "Qualifier", "Input", "Name")}
+        for name, value in given.items():
+            if value is not None and not isinstance(value, str):
+                raise InvalidParameterValue(f"{name} is a string.")
+        if given["Input"] is not None:
+            _refuse_bad_input(given["Input"])
+        if given["Name"] is not None and not EXECUTION_NAME.fullmatch(given["Name"]):
+            raise InvalidParameterValue("Name has 1 to 64 letters, digits, - and _.")
+        fork = Fork(given["UpTo"], given["Qualifier"], given["Input"], given["Name"])
+        return self._named(await self._engine.interventions.fork(request.path_params["id"], fork))
+
+    async def _replay_check(self, request: Request, body: Document) -> object:
+        qualifier = body.get("Qualifier")
+        if not isinstance(qualifier, str):
+            raise InvalidParameterValue("Qualifier names the version or alias whose code is to be checked.")
+        state = await self._read(request.path_params["id"])
+        finding = await self._engine.executions.replays.check(state, qualifier)
+        return {
+            **self._named(state.execution),
+            "Verdict": finding.verdict,
+            "Because": finding.because,
+            "OperationId": finding.operation_id,
+            "OperationName": finding.operation_name,
+        }
 
     async def _subscriptions(self, request: Request, body: Document) -> object:
         return {"Subscriptions": [_subscription(each) for each in self._engine.notices.subscriptions]}
@@ -243,6 +283,15 @@ class DurablePages:
             "DurableExecutionName": execution.name,
             "Status": execution.status,
         }
+
+
+def _refuse_bad_input(text: str) -> None:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError) as exc:
+        raise InvalidParameterValue("Input is not JSON.") from exc
+    if len(text.encode(errors="replace")) > MAX_SYNC_PAYLOAD_BYTES:
+        raise InvalidParameterValue(f"Input is larger than {MAX_SYNC_PAYLOAD_BYTES} bytes.")
 
 
 def _result(operation: Operation) -> Document:

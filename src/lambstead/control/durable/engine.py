@@ -63,7 +63,9 @@ class DurableEngine:
         self._errands = Errands(store, self._lanes, functions, backoff, utc_now)
         self.executions = DurableExecutions(store, self._lanes, functions, realm, utc_now, time)
         self.executions.started = self._started
-        self.interventions = Interventions(store, self._lanes, functions, realm, utc_now, time.callback_grace)
+        self.interventions = Interventions(
+            store, self._lanes, functions, realm, utc_now, time.callback_grace, self.executions.adopt
+        )
         self._wakes_at: datetime | None = None
         """When the loop will look at the store by itself; None while it looks, or when nothing is due ever."""
 

@@ -15,6 +15,7 @@ from typing import Any
 
 from lambstead.control.durable.invocations import Functions
 from lambstead.control.durable.lanes import Lane, Lanes, Started, UnknownExecution, Work
+from lambstead.control.durable.replays import Replays
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.durable import lifecycle, triggers
 from lambstead.core.durable.checkpoints import CheckpointRequest, check_token, checkpoint
@@ -99,6 +100,7 @@ class DurableExecutions:
         self._realm = realm
         self._now = now
         self._time = time
+        self.replays = Replays(functions, realm, now)
         self._waiting: dict[str, set[asyncio.Future[Execution]]] = {}
         self._is_stopping = False
         self.started: Callable[[State], None] = lambda state: None
@@ -126,7 +128,7 @@ class DurableExecutions:
         text = payload.decode() or EMPTY_PAYLOAD
         now = self._now()
         order = Start(
-            execution_id=_new_id(now),
+            execution_id=new_id(now),
             name=name or str(uuid.uuid4()),
             function=target.function,
             version=target.version,
@@ -156,10 +158,11 @@ class DurableExecutions:
         existing = await self._store.write(work)
         if existing is not None:
             return existing
-        self._adopt(started.state)
+        self.adopt(started.state)
         return started.state.execution
 
-    def _adopt(self, state: State) -> None:
+    def adopt(self, state: State) -> None:
+        """A new execution is durable."""
         self._lanes.adopt(state)
         self.started(state)
 
@@ -205,6 +208,8 @@ class DurableExecutions:
         Raises InvalidParameterValue, `Invalid checkpoint token` also for an unknown execution.
         """
         request = CheckpointRequest(token, client_token, [OperationUpdate.of(each) for each in updates])
+        if self.replays.knows(_id_of(arn)):
+            return self.replays.checkpoint(_id_of(arn), token, request.updates)
         async with self._hold_by_token(arn) as lane:
             chained = await self._chained(lane.state, request)
             now = lane.now()
@@ -212,16 +217,19 @@ class DurableExecutions:
             if done.change is not None:
                 children, errands = self._begun(done.change, chained, now)
                 works = [*(each.write for each in children), *(_saving(each, self._now()) for each in errands)]
-                taken = deliver(done.change.applied_to(lane.state), now)
+                waits = done.change.execution.signals  # almost never: a state is not made for nothing
+                taken = deliver(done.change.applied_to(lane.state), now) if waits else None
                 await lane.write(done.change if taken is None else done.change.then(taken), *works)
                 for child in children:
-                    self._adopt(child.state)
+                    self.adopt(child.state)
                 if errands:
                     self._lanes.tell_errand()
             return done.token, done.delta
 
     async def state(self, arn: str, token: str) -> State:
         """The state that the live invocation with this token may read. Raises as `checkpoint` does."""
+        if self.replays.knows(_id_of(arn)):
+            return self.replays.state(_id_of(arn), token)
         async with self._hold_by_token(arn) as lane:
             check_token(lane.state, token)
             return lane.state
@@ -389,7 +397,7 @@ def _saving(errand: Errand, due: datetime) -> Work:
     return lambda tx: tx.save_durable_errand(errand, due)
 
 
-def _new_id(now: datetime) -> str:
+def new_id(now: datetime) -> str:
     """A new id that sorts by time (UUID version 7): rows of executions that start together lie together."""
     milliseconds = round(now.timestamp() * 1000)
     value = milliseconds << 80 | int.from_bytes(os.urandom(10))

@@ -185,7 +185,7 @@ def invocation_ended(
             _completed(draft, live, error_payload(error))
             _after_crash(draft, error, backoff)
         case Returned(output):
-            _after_return(draft, live, _envelope(output))
+            _after_return(draft, live, envelope_of(output))
     return draft.change()
 
 
@@ -220,11 +220,11 @@ def _after_crash(draft: Draft, error: ErrorObject, backoff: Backoff) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pending:
+class Pending:
     """The function suspended itself."""
 
 
-def _envelope(output: bytes) -> CheckpointedEnd | _Pending | str:
+def envelope_of(output: bytes) -> CheckpointedEnd | Pending | str:
     """What the function returned: the end of the execution, a suspension, or the message for what is neither."""
     try:
         document = json.loads(output)
@@ -235,7 +235,7 @@ def _envelope(output: bytes) -> CheckpointedEnd | _Pending | str:
         return "Invalid Status in invocation output."
     result, error = document.get("Result"), document.get("Error")
     if status == "PENDING":
-        return _Pending()
+        return Pending()
     if status == "FAILED":
         if result is not None:
             return "Cannot provide a Result for FAILED status."
@@ -248,7 +248,7 @@ def _envelope(output: bytes) -> CheckpointedEnd | _Pending | str:
     return CheckpointedEnd(is_success=True, result=result)
 
 
-def _after_return(draft: Draft, live: LiveInvocation, returned: CheckpointedEnd | _Pending | str) -> None:
+def _after_return(draft: Draft, live: LiveInvocation, returned: CheckpointedEnd | Pending | str) -> None:
     draft.execution = replace(draft.execution, failures=0)
     end = draft.execution.checkpointed_end or returned
     if isinstance(end, str):
