@@ -68,8 +68,8 @@ MAX_WAITING = 1000
 DRAIN_GRACE = timedelta(seconds=30)
 EVENT_TICK = timedelta(seconds=30)
 """How late the queue of asynchronous invocations is looked at when nobody said that there is something: also how often leases can be extended."""
-DURABLE_TICK = timedelta(seconds=5)
-"""How late what is due for durable executions is looked at when work on it broke; everything else pokes, or is slept for."""
+DURABLE_TICK = timedelta(seconds=30)
+"""How late what is due for durable executions is looked at when nobody said that there is something."""
 RETENTION_TICK = timedelta(minutes=5)
 MAX_SOCKET_FOLDER = 75
 """Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""

@@ -75,6 +75,12 @@ class EventsStatus(TypedDict):
     dead_letter_errors: dict[str, int]
 
 
+class DurableStatus(TypedDict):
+    running: int
+    suspended: int
+    executions: dict[str, int]
+
+
 class Obstacle(TypedDict):
     code: str
     text: str
@@ -90,12 +96,6 @@ class VersionScaling(TypedDict):
     throttles: dict[str, int]
 
 
-class DurableStatus(TypedDict):
-    running: int
-    suspended: int
-    executions: dict[str, int]
-
-
 class Status(TypedDict):
     """The document at `/_lambstead/status`."""
 
@@ -103,8 +103,8 @@ class Status(TypedDict):
     providers: list[ProviderStatus]
     functions: list[FunctionStatus]
     events: NotRequired[EventsStatus]
-    scaling: NotRequired[list[VersionScaling]]
     durable: NotRequired[DurableStatus]
+    scaling: NotRequired[list[VersionScaling]]
     decisions: list[Decision]
 
 

@@ -65,8 +65,8 @@ async def status(
         "providers": documents,
         "functions": _functions(versions),
         "events": _events(totals, events),
-        "scaling": _scaling(provisioning),
         "durable": _durable(executions, durable.live),
+        "scaling": _scaling(provisioning),
         "waiting": {f"{key.function}:{key.version}": count for key, count in invoker.waiting().items()},
         "decisions": [
             {"at": decision.at.isoformat(), "what": decision.what, "because": decision.because}
@@ -89,6 +89,12 @@ def _events(totals: QueueTotals, events: EventInvokes) -> dict[str, object]:
     }
 
 
+def _durable(executions: Mapping[str, int], live: int) -> dict[str, object]:
+    """Durable executions: those whose function runs now, those that wait for something, and all by their status."""
+    unended = sum(count for status, count in executions.items() if not ExecutionStatus(status).is_closed)
+    return {"running": live, "suspended": max(0, unended - live), "executions": dict(executions)}
+
+
 def _scaling(provisioning: Provisioning) -> list[dict[str, object]]:
     """How the scaling of every managed version that serves stands, and why."""
     documents = []
@@ -109,12 +115,6 @@ def _scaling(provisioning: Provisioning) -> list[dict[str, object]]:
             }
         )
     return documents
-
-
-def _durable(executions: Mapping[str, int], live: int) -> dict[str, object]:
-    """Durable executions: those whose function runs now, those that wait for something, and all by their status."""
-    unended = sum(count for status, count in executions.items() if not ExecutionStatus(status).is_closed)
-    return {"running": live, "suspended": max(0, unended - live), "executions": dict(executions)}
 
 
 def _capacity(instances: list[Instance], provisioning: Provisioning, loads: Mapping[str, Load]) -> dict[str, object]:

@@ -23,7 +23,7 @@ from lambstead.control.durable.notices import Notices
 from lambstead.control.durable.ready import ReadyQueue
 from lambstead.core.arn import Realm
 from lambstead.core.durable.lifecycle import Backoff
-from lambstead.core.durable.model import Change, ExecutionStatus, State, StatusChanged
+from lambstead.core.durable.model import Change, Execution, ExecutionStatus, State, StatusChanged
 from lambstead.core.durable.records import Errand
 from lambstead.core.durable.time_skip import wake_at
 from lambstead.store.port import Reader, Store, Transaction
@@ -93,6 +93,7 @@ class DurableEngine:
         """Every execution was removed from the store."""
         self._lanes.forget()
         self.notices.forget()
+        self.executions.forget()
 
     # --- what changes cause -------------------------------------------------------------------------------------------------
 
@@ -107,7 +108,7 @@ class DurableEngine:
         if execution.status is ExecutionStatus.DELETING:
             self._poke_retention()
         elif at is not None:
-            self._wake(execution.id, at)
+            self._wake(execution, at)
 
     def announce(self, tx: Transaction, change: Change) -> None:
         """See `lanes.Followers`."""
@@ -121,12 +122,12 @@ class DurableEngine:
         self.notices.written()
         at = wake_at(state)
         if at is not None:
-            self._wake(state.execution.id, at)
+            self._wake(state.execution, at)
 
-    def _wake(self, execution_id: str, at: datetime) -> None:
+    def _wake(self, execution: Execution, at: datetime) -> None:
         """Something happens to the execution at this time: now, or when the loop looks again."""
-        if at <= utc_now():
-            self._advance(execution_id)
+        if at <= utc_now() and execution.live is None:
+            self._advance(execution.id)
         elif self._wakes_at is None or at < self._wakes_at:
             self._poke()
 

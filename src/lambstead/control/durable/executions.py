@@ -193,10 +193,17 @@ class DurableExecutions:
     def stop_waiting(self) -> None:
         """Let nobody wait any longer: the server stops."""
         self._is_stopping = True
+        self._send_away(_stopping)
+
+    def forget(self) -> None:
+        """Every execution was removed: let nobody wait for one."""
+        self._send_away(lambda _: _unknown())
+
+    def _send_away(self, because: Callable[[str], DomainError]) -> None:
         for execution_id, futures in self._waiting.items():
             for future in futures:
                 if not future.done():
-                    future.set_exception(_stopping(execution_id))
+                    future.set_exception(because(execution_id))
 
     # --- the function's own calls -----------------------------------------------------------------------------------------------
 

@@ -17,6 +17,9 @@ MAX_RUNNING = 500
 MAX_WAITING = 1000
 """Work in line. What is refused beyond that is in the store, and found there again."""
 
+BROKEN_PAUSE_S = 1.0
+"""How long after work broke what is due is looked for again."""
+
 Work = Callable[[], Coroutine[None, None, None]]
 
 
@@ -24,7 +27,7 @@ class ReadyQueue:
     """See the module. Belongs to the event loop."""
 
     def __init__(self, room_again: Callable[[], None], running: int = MAX_RUNNING, waiting: int = MAX_WAITING) -> None:
-        """`room_again` is called when work ends after some was refused."""
+        """`room_again` is called when work ends after some was refused, and a while after work broke."""
         self._room_again = room_again
         self._max_running, self._max_waiting = running, waiting
         self._waiting: dict[str, Work] = {}
@@ -75,8 +78,9 @@ class ReadyQueue:
         try:
             await work()
         except Exception:
-            # Task boundary. What was not done is in the store: the next tick finds it.
+            # Task boundary. What was not done is in the store, and looked for again; not at once, for it may break again.
             log.exception("durable-work-broke", extra={"key": key})
+            asyncio.get_running_loop().call_later(BROKEN_PAUSE_S, self._room_again)
 
     def _ended(self, key: str) -> None:
         del self._running[key]
