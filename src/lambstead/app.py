@@ -26,7 +26,9 @@ from lambstead.api.lambda_invoke import invoke_event
 from lambstead.api.operations import LAMBDA, LOGS, SCHEDULER
 from lambstead.config import Settings, SettingsError
 from lambstead.control.agents import Agents
-from lambstead.control.durable.engine import DurableEngine
+from lambstead.control.durable.engine import DurableEngine, utc_now
+from lambstead.control.durable.executions import TimeSkipping
+from lambstead.control.durable.notices import Notices
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
@@ -48,12 +50,14 @@ from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.drivers.destinations import AwsDestinations
 from lambstead.drivers.local import LocalDriver
+from lambstead.drivers.webhooks import HttpWebhooks
 from lambstead.instance.cgroups import find_cgroups, group_name
 from lambstead.instance.isolation import IsolationLevel
 from lambstead.instance.levels import LevelFails, keeps_in, strongest, try_level
 from lambstead.instance.strays import kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
+from lambstead.server.durable_pages import DurablePages
 from lambstead.server.function_urls import FunctionUrls
 from lambstead.server.gateway import Given
 from lambstead.server.gateway_calls import GatewayCalls
@@ -208,6 +212,7 @@ class Lambstead:
         invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
         self.durable_loop = Loop("durable executions", self._run_durable, DURABLE_TICK)
         self.durable_retention_loop = Loop("durable retention", self._remove_expired, RETENTION_TICK)
+        self.notice_loop = Loop("durable status changes", self._tell_subscribers, DURABLE_TICK)
         self.durable = DurableEngine(
             store=store,
             functions=invocations,
@@ -215,6 +220,16 @@ class Lambstead:
             backoff=Backoff(),
             poke=self.durable_loop.poke,
             poke_retention=self.durable_retention_loop.poke,
+            time=TimeSkipping(settings.time_skip, settings.time_skip_callback_grace),
+            notices=Notices(
+                store=store,
+                webhooks=HttpWebhooks(),
+                realm=realm,
+                backoff=Backoff(),
+                now=utc_now,
+                poke=self.notice_loop.poke,
+                wake_events=lambda: self.event_loop.poke(),
+            ),
         )
         invocations.durable = self.durable.executions
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
@@ -276,6 +291,7 @@ class Lambstead:
             status=self._status,
             examine=self._examine,
             reset=self._reset,
+            durable=DurablePages(store, self.durable, realm, utc_now).routes,
         )
         api = AwsApi.load("lambda")
         served = {api: LAMBDA, AwsApi.load("logs"): LOGS, AwsApi.load("scheduler"): SCHEDULER}
@@ -338,6 +354,7 @@ class Lambstead:
                 "schedules": self.schedule_loop,
                 "durable executions": self.durable_loop,
                 "durable retention": self.durable_retention_loop,
+                "durable status changes": self.notice_loop,
             }.items()
         ]
         if self._gateways is None:
@@ -392,6 +409,9 @@ class Lambstead:
 
     async def _run_durable(self) -> timedelta | None:
         return await self.durable.reconcile()
+
+    async def _tell_subscribers(self) -> timedelta | None:
+        return await self.durable.notices.reconcile()
 
     async def _remove_expired(self) -> timedelta | None:
         return await self.durable.remove_expired()

@@ -124,6 +124,10 @@ class Settings:
     """How long an asynchronous invocation waits that was throttled or hit by a failure of the platform; doubled every time, up to …"""
     event_backoff_most: timedelta
     """… this long."""
+    time_skip: bool
+    """Durable executions that are started from now on skip the time in which they only wait."""
+    time_skip_callback_grace: timedelta
+    """Real time that others have to complete a callback of such an execution before its timeout is skipped to."""
     endpoint_url_sqs: str
     """Where queues are that get invocation records and dead letters; empty for nowhere. Likewise the next three."""
     endpoint_url_sns: str
@@ -207,6 +211,10 @@ class Settings:
             ),
             event_backoff_most=sources.duration(
                 "event_backoff_most", timedelta(minutes=5), timedelta(milliseconds=10), timedelta(hours=1)
+            ),
+            time_skip=sources.flag("time_skip", default=False),
+            time_skip_callback_grace=sources.duration(
+                "time_skip_callback_grace", timedelta(seconds=1), timedelta(0), timedelta(hours=1)
             ),
             endpoint_url_sqs=sources.url("endpoint_url_sqs"),
             endpoint_url_sns=sources.url("endpoint_url_sns"),
@@ -293,6 +301,16 @@ class _Sources:
         if value not in choices:
             raise SettingsError(f"{place}: {_shown(value)} is not one of {', '.join(choices)}.{more}")
         return str(value)
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """True or false."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return default
+        text = str(value).strip().lower()
+        if text not in ("true", "false", "1", "0"):
+            raise SettingsError(f"{place}: {_shown(value)} is neither true nor false.")
+        return text in ("true", "1")
 
     def matching(self, key: str, default: str, pattern: str, example: str) -> str:
         """A text that `pattern` matches from end to end."""

@@ -75,7 +75,26 @@ def test_the_commands_are_these() -> None:
     names = {" ".join(words) for words in commands()}
     singles = {"up", "down", "env", "status", "logs", "invoke", "doctor", "reset", "simulate"}
     schedules = {f"schedule {name}" for name in ("create", "list", "show", "delete", "next")}
-    assert names == singles | schedules | {"runtime list", "runtime install"}
+    durable = {
+        f"durable {each}"
+        for each in (
+            "list",
+            "attributes",
+            "show",
+            "history",
+            "redrive",
+            "signal",
+            "stop",
+            "fork",
+            "replay-check",
+            "query",
+            "skip",
+            "subscribe",
+            "subscriptions",
+            "unsubscribe",
+        )
+    }
+    assert names == singles | schedules | durable | {"runtime list", "runtime install"}
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)

@@ -10,6 +10,7 @@ import msgspec
 from lambstead.api.context import Call, Context, Request, Response, nothing_else
 from lambstead.api.lambda_durable_invoke import invoke_durable
 from lambstead.core.arn import FunctionRef
+from lambstead.core.durable.start_options import StartOptions
 from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent, TooManyRequests
 from lambstead.core.event_queue import QueuedEvent, check_payload_size, check_room
 from lambstead.core.invocations import Target
@@ -36,7 +37,8 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
     tail = request.get("LogType") == "Tail" and kind != "Event"  # nobody is there to read it
     refuse_tail_on_managed(target, tail=tail)
     if target.publication.configuration.durable is not None:
-        return await invoke_durable(context, request, target, payload, _trace(context, call))
+        options = StartOptions.of_headers(call.headers)
+        return await invoke_durable(context, request, target, payload, _trace(context, call), options)
     _refuse_execution_name(request.get("DurableExecutionName"))
     if kind == "DryRun":
         return {"StatusCode": 204}
@@ -98,7 +100,8 @@ async def invoke_event(
             "DurableExecutionName": execution_name,
             "TenantId": tenant_id or None,
         }
-        await invoke_durable(context, request, target, payload, _trace(context, call), also)
+        options = StartOptions.of_headers(call.headers)
+        await invoke_durable(context, request, target, payload, _trace(context, call), options, also)
         return
     _refuse_execution_name(execution_name)
     await queue_event(context, call, ref, payload, client_context, tenant_id, also)

@@ -12,7 +12,18 @@ import sys
 
 import typer
 
-from lambstead.cli import diagnosis, environment, invocation, lifecycle, logs, runtimes, schedules, simulation, status
+from lambstead.cli import (
+    diagnosis,
+    durable,
+    environment,
+    invocation,
+    lifecycle,
+    logs,
+    runtimes,
+    schedules,
+    simulation,
+    status,
+)
 from lambstead.cli.failures import CommandFailed
 from lambstead.config import SettingsError
 
@@ -34,6 +45,7 @@ app.command("doctor")(diagnosis.doctor)
 app.add_typer(runtimes.app, name="runtime")
 app.command("simulate")(simulation.simulate)
 app.add_typer(schedules.app, name="schedule")
+app.add_typer(durable.app, name="durable")
 app.command("reset")(lifecycle.reset)
 
 

@@ -1,7 +1,7 @@
 """Our own pages under `/_lambstead/`: health, status, logs, doctor, code downloads, reset. JSON unless said otherwise."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +29,7 @@ class Pages:
         status: Callable[[], Awaitable[dict[str, object]]],
         examine: Callable[[], list[Check]],
         reset: Callable[[], Awaitable[None]],
+        durable: Sequence[Route],
     ) -> None:
         self._profile = profile
         self._logs = logs
@@ -44,6 +45,7 @@ class Pages:
                 Route("/_lambstead/doctor", self._doctor_page),
                 Route("/_lambstead/code/{name}", self._code_page),
                 Route("/_lambstead/reset", self._reset_page, methods=["POST"]),
+                *durable,
             ]
         )
 
