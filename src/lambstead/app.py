@@ -27,6 +27,7 @@ from lambstead.control.durable.engine import DurableEngine
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
+from lambstead.control.provider_log import ProviderLog
 from lambstead.control.provisioning import Provisioning
 from lambstead.control.scaling import Scaling
 from lambstead.control.settling import Settling
@@ -172,6 +173,7 @@ class Lambstead:
                 workers_on_link=settings.runtime_client == "link",
                 egress=settings.egress_rules,
             ),
+            provider_log=ProviderLog(_folder(data / "logs"), realm),
             scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
             agents=self.agents,

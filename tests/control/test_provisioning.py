@@ -5,6 +5,7 @@ What is seen here are the moments between plan and deed: a launch that fails, a 
 
 import asyncio
 import io
+import json
 import shutil
 import zipfile
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.samples import created, managed, provider, published, standard
 
+from lambstead.control.provider_log import ProviderLog
 from lambstead.control.provisioning import Provisioning
 from lambstead.control.scaling import Scaling
 from lambstead.control.settling import Settling
@@ -131,6 +133,7 @@ def play(tmp_path: Path, story: Callable[[Scene], Awaitable[None]]) -> None:
                 workers_on_link=True,
                 egress=EgressRules(),
             ),
+            provider_log=ProviderLog(tmp_path / "logs", Realm()),
             scaling=Scaling(invoker, POLICY, Pace()),
             driver=machines,
             agents=letters,
@@ -175,6 +178,51 @@ def test_a_launch_that_fails_is_tried_again(tmp_path: Path) -> None:
         await scene.provisioning.reconcile()
         assert [i.id for i in scene.machines.launched] == list(scene.provisioning.fleet.instances)
         assert len(scene.starts()) == 1
+
+    play(tmp_path, story)
+
+
+def test_the_providers_log_tells_what_becomes_of_its_instances(tmp_path: Path) -> None:
+    async def story(scene: Scene) -> None:
+        code = await scene.packages.put(package("a.py"))
+        await save(scene, published(managed(code=code)))
+        scene.machines.refusals = 1
+        await scene.provisioning.reconcile()
+        await scene.provisioning.reconcile()
+        (instance,) = scene.machines.launched
+        scene.provisioning.agent_reported(instance.id, AgentHello(1, instance.id, 1))
+        scene.machines.ended[0](instance.id, "signal SIGKILL")
+        file = tmp_path / "logs" / "capacity.providers" / "cp.log"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [line["level"] for line in lines] == ["INFO", "WARN", "INFO", "INFO", "WARN"]
+        kind = f"{instance.type.name} instance"
+        messages = [line["message"] for line in lines]
+        assert messages[0].startswith(f"Launching {kind} i-")
+        assert messages[1].startswith(f"Failed to launch {kind} in {instance.zone}: ")
+        assert messages[1].endswith(" - the system will retry")
+        assert messages[3] == f"Successfully launched {kind} {instance.id} in {instance.zone}"
+        assert messages[4].startswith(f"Health check failed for {kind} {instance.id}")
+        assert lines[3]["metadata"] == {
+            "instanceId": instance.id,
+            "availabilityZones": [instance.zone],
+            "instanceTypes": [instance.type.name],
+            "capacityProviderArn": Realm().capacity_provider_arn("cp"),
+        }
+
+    play(tmp_path, story)
+
+
+def test_at_level_warn_a_providers_log_has_failures_only(tmp_path: Path) -> None:
+    async def story(scene: Scene) -> None:
+        code = await scene.packages.put(package("a.py"))
+        await save(scene, published(managed(code=code)))
+        quiet = provider(telemetry={"LoggingConfig": {"SystemLogLevel": "WARN"}})
+        await scene.store.write(lambda tx: tx.save_provider(quiet))
+        scene.machines.refusals = 1
+        await scene.provisioning.reconcile()
+        await scene.provisioning.reconcile()
+        (line,) = (tmp_path / "logs" / "capacity.providers" / "cp.log").read_text().splitlines()
+        assert "Failed to launch" in line
 
     play(tmp_path, story)
 

@@ -453,6 +453,33 @@ def test_zones_that_lost_more_than_others_are_balanced_again() -> None:
     assert max(world.zones().values()) - min(world.zones()[f"us-east-1{letter}"] for letter in "abc") <= 1
 
 
+def test_a_lost_zone_is_made_up_for_by_the_others_and_filled_again_when_it_is_back() -> None:
+    world = World(serving(managed()), providers=(provider(),))
+    world.scaled["f", LATEST_PUBLISHED] = 6
+    world.settle()
+    began = world.now
+
+    def in_lost_zone() -> list[str]:
+        return [i.id for i in world.fleet.instances.values() if i.zone == "us-east-1b"]
+
+    for _ in range(12):
+        for instance_id in in_lost_zone():
+            world.instance_dies(instance_id)
+        world.plan()
+        for instance_id in set(world.fleet.instances) - set(in_lost_zone()):
+            world.instance_comes_up(instance_id)
+        for environment in world.of_version():
+            if environment.instance_id not in in_lost_zone():
+                world.environment_is_ready(environment.id)
+        world.now += timedelta(seconds=1)
+    assert world.zones() == {"us-east-1a": 3, "us-east-1c": 3}
+    assert world.now - began < timedelta(seconds=30)
+    world.settle()
+    world.now += timedelta(minutes=2)
+    world.settle()
+    assert world.zones() == {"us-east-1a": 2, "us-east-1b": 2, "us-east-1c": 2}
+
+
 def test_an_instance_that_is_too_old_is_replaced_before_it_is_emptied() -> None:
     world = World(serving(managed()), providers=(provider(),))
     world.settle()
@@ -823,7 +850,7 @@ def _fleet(on: str | None, **environment: object) -> Fleet:
         (_fleet("cp", phase=Phase.DRAINING, draining_since=START), timedelta(seconds=33)),
         (replace(_fleet("cp"), failures={KEY: Failure(1, START)}), POLICY.instance_lifetime),
         (replace(_fleet("cp"), failures={KEY: Failure(3, START)}), timedelta(seconds=3)),
-        (replace(_fleet("cp"), launch_failures={"cp": Failure(2, START)}), timedelta(seconds=1)),
+        (replace(_fleet("cp"), launch_failures={("cp", "us-east-1a"): Failure(2, START)}), timedelta(seconds=1)),
         (
             Fleet({"i": Instance("i", "cp", MACHINE, "z", START, InstancePhase.RUNNING, START)}),
             POLICY.idle_instance,
@@ -1047,7 +1074,12 @@ class Fates(RuleBasedStateMachine):
             configuration = version.serving.configuration
             key = key_of(version, version.serving)
             demand = Demand(key, configuration.vcpus_per_environment, configuration.memory_mb, 1)
-            nowhere = place(demand, self.world.providers["cp"], "us-east-1", Draft(self.world.fleet))
+            nowhere = place(
+                demand,
+                self.world.providers["cp"],
+                self.world.providers["cp"].zones("us-east-1"),
+                Draft(self.world.fleet),
+            )
             assert isinstance(nowhere, Nowhere), "there is room for an environment that is missing"
             return
         assert len(ready) == least

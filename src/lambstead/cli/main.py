@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from lambstead.cli import diagnosis, environment, invocation, lifecycle, logs, runtimes, status
+from lambstead.cli import diagnosis, environment, invocation, lifecycle, logs, runtimes, simulation, status
 from lambstead.cli.failures import CommandFailed
 from lambstead.config import SettingsError
 
@@ -32,6 +32,7 @@ app.command("logs")(logs.logs)
 app.command("invoke")(invocation.invoke)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(runtimes.app, name="runtime")
+app.command("simulate")(simulation.simulate)
 app.command("reset")(lifecycle.reset)
 
 

@@ -20,6 +20,7 @@ from typing import Protocol, assert_never
 
 import msgspec
 
+from lambstead.control.provider_log import ProviderLog
 from lambstead.control.scaling import Scaling
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
@@ -49,6 +50,7 @@ from lambstead.core.orders import (
     StopEnvironment,
     TerminateInstance,
 )
+from lambstead.core.provider_log import InstanceEvent
 from lambstead.core.reconcile import next_look, plan
 from lambstead.drivers.port import Driver
 from lambstead.link import messages
@@ -110,6 +112,7 @@ class Provisioning:
         settling: Settling,
         starting: Starting,
         scaling: Scaling,
+        provider_log: ProviderLog,
         driver: Driver,
         agents: Orders,
         slots: Slots,
@@ -121,6 +124,7 @@ class Provisioning:
         self._settling = settling
         self._starting = starting
         self.scaling = scaling
+        self._provider_log = provider_log
         self._driver = driver
         self._agents = agents
         self._slots = slots
@@ -154,6 +158,7 @@ class Provisioning:
         await self._note_failed_inits()
         stored = await self._desired()
         self._security_groups = {name: provider.security_groups for name, provider in stored.providers.items()}
+        self._provider_log.know(stored.providers.values())
         now = datetime.now(UTC)
         self._look_at_loads(now)
         for (function, version), track in self.scaling.evaluate(stored.versions, stored.providers, self.fleet, now):
@@ -223,6 +228,7 @@ class Provisioning:
             case LaunchInstance(instance, because):
                 self.fleet = self.fleet.with_instance(instance)
                 self._decide(f"launch {instance.type.name} {instance.id} in {instance.zone}", because)
+                self._provider_log.write(InstanceEvent.LAUNCHING, instance, because)
                 await self._launch(instance)
             case StartEnvironment(environment, publication, because):
                 await self._start(environment, publication, because)
@@ -324,6 +330,7 @@ class Provisioning:
     def _terminate(self, instance_id: str, because: str) -> None:
         self.fleet = self.fleet.terminating(instance_id)
         self._decide(f"terminate {instance_id}", because)
+        self._provider_log.write(InstanceEvent.TERMINATING, self.fleet.instances[instance_id], because)
         task = asyncio.create_task(self._driver.terminate(instance_id), name=f"terminate {instance_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -339,6 +346,9 @@ class Provisioning:
                 return  # comes all the time: what follows from it is decided with the tick
             case AgentHello():
                 if instance_id in self.fleet.instances:
+                    instance = self.fleet.instances[instance_id]
+                    if instance.phase is InstancePhase.LAUNCHING:
+                        self._provider_log.write(InstanceEvent.LAUNCHED, instance)
                     self.fleet = self.fleet.instance_running(instance_id)
             case EnvironmentReady(environment_id, init_ms, _, note):
                 if environment_id in self.fleet.environments:
@@ -396,6 +406,13 @@ class Provisioning:
         instance = self.fleet.instances.get(instance_id)
         if instance is None:
             return
+        match instance.phase:
+            case InstancePhase.TERMINATING:
+                self._provider_log.write(InstanceEvent.TERMINATED, instance)
+            case InstancePhase.LAUNCHING:
+                self._provider_log.write(InstanceEvent.LAUNCH_FAILED, instance, f"its agent ended with {how}")
+            case InstancePhase.RUNNING:
+                self._provider_log.write(InstanceEvent.HEALTH_CHECK_FAILED, instance, f"its agent ended with {how}")
         if instance.phase is not InstancePhase.TERMINATING:
             self._decide(f"{instance_id} is lost", f"its agent ended with {how}")
         lost = [environment.id for environment in self.fleet.on(instance_id)]

@@ -18,6 +18,8 @@ class StandardPlan:
 
     def __init__(self, planning: Planning) -> None:
         self._planning = planning
+        self._home = (None, f"{planning.desired.region}a")
+        """Provider and zone of Lambda's own machines."""
         self._provisioned: Counter[tuple[str, str]] = Counter()
         """Environments to keep for provisioned concurrency, by function and version."""
         for provision in planning.desired.provisioned:
@@ -34,7 +36,7 @@ class StandardPlan:
         planning = self._planning
         count = self._provisioned[key.function, key.version]
         kept = self._whole(key, provisioned=True)
-        failures = (planning.draft.failures.get(key), planning.draft.launch_failures.get(None))
+        failures = (planning.draft.failures.get(key), planning.draft.launch_failures.get(self._home))
         if all(planning.policy.may_retry(failure, planning.now) for failure in failures):
             for _ in range(min(count - len(kept), self._room())):
                 self._order(key, publication, "provisioned concurrency", provisioned=True)
@@ -47,7 +49,7 @@ class StandardPlan:
         running = self._whole(key, provisioned=False)
         provisioned = sum(e.is_ready for e in self._whole(key, provisioned=True))
         wanted = max(0, planning.desired.on_demand.get(key, 0) - provisioned)
-        if planning.policy.may_retry(planning.draft.launch_failures.get(None), planning.now):
+        if planning.policy.may_retry(planning.draft.launch_failures.get(self._home), planning.now):
             for _ in range(min(wanted - len(running), self._room())):
                 self._order(key, publication, "an invocation waits for it", provisioned=False)
         for environment in running[: max(0, len(running) - wanted)]:
@@ -72,8 +74,7 @@ class StandardPlan:
         existing = [i for i in self._planning.draft.of_provider(None) if i.takes_environments]
         if existing:
             return existing[0]
-        zone = f"{self._planning.desired.region}a"
-        return self._planning.launch(None, LAMBDA_OWNED, zone, "a standard function is invoked")
+        return self._planning.launch(None, LAMBDA_OWNED, self._home[1], "a standard function is invoked")
 
     # --- provisioned concurrency ---------------------------------------------------------------------------------------
 
