@@ -23,6 +23,7 @@ from lambstead.api.context import Context
 from lambstead.api.operations import LAMBDA, LOGS
 from lambstead.config import Settings, SettingsError
 from lambstead.control.agents import Agents
+from lambstead.control.chaos import Chaos, LateOrders
 from lambstead.control.durable.engine import DurableEngine
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
@@ -33,6 +34,7 @@ from lambstead.control.scaling import Scaling
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
 from lambstead.core.arn import Realm
+from lambstead.core.chaos import ActiveFaults
 from lambstead.core.demand import Pace
 from lambstead.core.desired import Policy
 from lambstead.core.durable.lifecycle import Backoff
@@ -41,7 +43,9 @@ from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.drivers.destinations import AwsDestinations
+from lambstead.drivers.faults import FaultyDriver
 from lambstead.drivers.local import LocalDriver
+from lambstead.drivers.port import Driver
 from lambstead.instance.cgroups import find_cgroups, group_name
 from lambstead.instance.isolation import IsolationLevel
 from lambstead.instance.levels import LevelFails, keeps_in, strongest, try_level
@@ -128,13 +132,16 @@ class Lambstead:
         realm = Realm(settings.region, settings.account_id)
         self._socket = _socket_path(data)
         self.packages = DiskPackages(_folder(data / "packages"))
-        self.driver = LocalDriver(
+        self._local = LocalDriver(
             self._socket,
             _folder(data / "run" / "instances"),
             settings.runtimes_dir,
             _clear_away,
             isolation,
         )
+        # Faults act at these ports; a server that does not allow them has none of it on its ways.
+        faults = ActiveFaults(lambda: datetime.now(UTC)) if settings.chaos == "on" else None
+        self.driver: Driver = FaultyDriver(self._local, faults) if faults is not None else self._local
         self.loop = Loop("provisioning", self._reconcile, settings.instance_poll)
         self.records = PlatformRecords()
         self.invoker = Invoker(
@@ -149,8 +156,10 @@ class Lambstead:
             ),
             self.records,
             self.loop.poke,
+            faults.refusal if faults is not None else None,
         )
         self.agents = Agents(self.invoker)
+        orders = LateOrders(self.agents, faults) if faults is not None else None
         policy = Policy(
             default_minimum=settings.min_environments,
             standard_limit=settings.standard_environments,
@@ -176,13 +185,17 @@ class Lambstead:
             provider_log=ProviderLog(_folder(data / "logs"), realm),
             scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
-            agents=self.agents,
+            agents=orders or self.agents,
             slots=self.invoker,
             realm=realm,
             policy=policy,
             poke=self.loop.poke,
         )
         self.agents.reports = self.provisioning
+        chaos = None
+        if faults is not None and orders is not None:
+            orders.instance = lambda instance_id: self.provisioning.fleet.instances.get(instance_id)
+            chaos = Chaos(faults, self.provisioning, self.driver, orders)
         invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
         self.durable_loop = Loop("durable executions", self._run_durable, DURABLE_TICK)
         self.durable_retention_loop = Loop("durable retention", self._remove_expired, RETENTION_TICK)
@@ -228,6 +241,7 @@ class Lambstead:
             status=self._status,
             examine=self._examine,
             reset=self._reset,
+            chaos=chaos,
         )
         api = AwsApi.load("lambda")
         self._aws = AwsGateway(context, {api: LAMBDA, AwsApi.load("logs"): LOGS})
@@ -246,7 +260,7 @@ class Lambstead:
 
     async def start(self) -> None:
         """Clear away what a killed server left behind, then serve."""
-        await asyncio.to_thread(self.driver.sweep)
+        await asyncio.to_thread(self._local.sweep)
         used, stacks = await self.store.read(
             lambda reader: ([*reader.packages(), *reader.layer_packages()], list(reader.layer_stacks()))
         )

@@ -21,6 +21,7 @@ from lambstead.core.egress import Egress, EgressRules, parse_rules
 Profile = Literal["dev", "faithful"]
 RuntimeClient = Literal["link", "official"]
 UrlPermissions = Literal["one", "both"]
+Switch = Literal["on", "off"]
 IsolationChoice = Literal["auto", "sandbox", "landlock", "process"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Region = NewType("Region", str)
@@ -123,6 +124,9 @@ class Settings:
     endpoint_url_eventbridge: str
     endpoint_url_s3: str
 
+    chaos: Switch
+    """Whether faults may be inflicted on demand (`lambstead chaos`): `off` refuses them."""
+
     @property
     def egress_rules(self) -> EgressRules:
         """Where which functions may connect to."""
@@ -201,6 +205,7 @@ class Settings:
             endpoint_url_sns=sources.url("endpoint_url_sns"),
             endpoint_url_eventbridge=sources.url("endpoint_url_eventbridge"),
             endpoint_url_s3=sources.url("endpoint_url_s3"),
+            chaos=sources.switch("chaos", "off"),
         )
         sources.refuse_unknown([each.name for each in fields(cls)])
         return settings
@@ -265,14 +270,13 @@ class _Sources:
         place, value, _ = self._find(key)
         if value is None:
             return default
-        match = None if isinstance(value, bool) else _DURATION.fullmatch(str(value).strip())
-        seconds = float(match[1]) * _SECONDS_PER_UNIT[match[2] or "s"] if match else None
-        if seconds is None or not least.total_seconds() <= seconds <= most.total_seconds():
+        found = None if isinstance(value, bool) else parse_duration(str(value))
+        if found is None or not least <= found <= most:
             raise SettingsError(
                 f"{place}: {_shown(value)} is not a duration from {duration_text(least)} to {duration_text(most)} "
                 "(write 500ms, 2s, 10m or 1h)."
             )
-        return timedelta(seconds=seconds)
+        return found
 
     def choice(self, key: str, choices: Sequence[str], default: str) -> str:
         """One of `choices`."""
@@ -282,6 +286,17 @@ class _Sources:
         if value not in choices:
             raise SettingsError(f"{place}: {_shown(value)} is not one of {', '.join(choices)}.")
         return str(value)
+
+    def switch(self, key: str, default: Switch) -> Switch:
+        """`on` or `off`; true and false as TOML has them, and as a flag gives them, are the same."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return default
+        if value is True or value == "on":
+            return "on"
+        if value is False or value == "off":
+            return "off"
+        raise SettingsError(f"{place}: {_shown(value)} is not one of on, off.")
 
     def matching(self, key: str, default: str, pattern: str, example: str) -> str:
         """A text that `pattern` matches from end to end."""
@@ -354,6 +369,13 @@ class _Sources:
 
 
 _SECRETS: Final = frozenset({"secret_access_key"})
+
+
+def parse_duration(text: str) -> timedelta | None:
+    """What an operator wrote: `500ms`, `2s`, `10m`, `1h`, or a number of seconds; None for anything else."""
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _SECONDS_PER_UNIT[match[2] or "s"] if match and len(text) < 16 else None
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def duration_text(value: timedelta) -> str:

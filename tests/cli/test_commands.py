@@ -73,8 +73,10 @@ def commands(group: typer.core.TyperGroup | None = None, path: tuple[str, ...] =
 
 def test_the_commands_are_these() -> None:
     names = {" ".join(words) for words in commands()}
-    singles = {"up", "down", "env", "status", "logs", "invoke", "doctor", "reset"}
-    assert names == singles | {"runtime list", "runtime install"}
+    singles = {"up", "down", "env", "status", "top", "logs", "invoke", "doctor", "reset", "simulate"}
+    faults = {"kill-instance", "kill-environment", "kill-worker", "lose-zone", "slow-start", "no-capacity", "throttle"}
+    chaos = {f"chaos {name}" for name in faults | {"list", "clear"}}
+    assert names == singles | chaos | {"runtime list", "runtime install"}
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
@@ -82,7 +84,7 @@ def test_every_command_explains_itself_with_examples(words: tuple[str, ...]) -> 
     result = lambstead(*words, "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert f"lambstead {' '.join(words)}" in result.stdout.partition("Examples:")[2]
-    assert "--data" in result.stdout
+    assert ("--data" in result.stdout) == (words != ("simulate",)), "only simulate needs no data directory"
 
 
 def test_help_lists_every_command_in_one_line_each() -> None:

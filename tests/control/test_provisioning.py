@@ -66,6 +66,9 @@ class Machines:
     async def terminate(self, instance_id: str) -> None:
         self.terminated.append(instance_id)
 
+    async def kill(self, instance_id: str) -> None:
+        self.terminated.append(instance_id)
+
     def on_ended(self, listener: Callable[[str, str], None]) -> None:
         self.ended.append(listener)
 

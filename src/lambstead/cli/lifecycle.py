@@ -37,6 +37,9 @@ def up(
             help="auto, sandbox, landlock or process; see `lambstead doctor`.  [default: auto]",
         ),
     ] = None,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Let `lambstead chaos` break things.  [default: refused]")
+    ] = False,
 ) -> None:
     """Serve in the foreground until SIGINT (Ctrl-C) or SIGTERM.
 
@@ -50,8 +53,9 @@ def up(
       lambstead up --port 0 --data ./state
       lambstead up --profile faithful
       lambstead up --isolation sandbox
+      lambstead up --chaos
     """
-    settings = settings_for(data, port=port, host=host, profile=profile, isolation=isolation)
+    settings = settings_for(data, port=port, host=host, profile=profile, isolation=isolation, chaos=chaos or None)
     _refuse_second_server(settings)
     _prepare_data_dir(settings)
     _refuse_taken_port(settings)

@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from lambstead.cli import diagnosis, environment, invocation, lifecycle, logs, runtimes, simulation, status
+from lambstead.cli import chaos, diagnosis, environment, invocation, lifecycle, logs, runtimes, simulation, status
 from lambstead.cli.failures import CommandFailed
 from lambstead.config import SettingsError
 
@@ -33,6 +33,7 @@ app.command("invoke")(invocation.invoke)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(runtimes.app, name="runtime")
 app.command("simulate")(simulation.simulate)
+app.add_typer(chaos.app, name="chaos")
 app.command("reset")(lifecycle.reset)
 
 

@@ -52,7 +52,7 @@ from lambstead.core.orders import (
 )
 from lambstead.core.provider_log import InstanceEvent
 from lambstead.core.reconcile import next_look, plan
-from lambstead.drivers.port import Driver
+from lambstead.drivers.port import CapacityRefused, Driver
 from lambstead.link import messages
 from lambstead.link.messages import (
     AgentHello,
@@ -284,9 +284,20 @@ class Provisioning:
     async def _launch(self, instance: Instance) -> None:
         try:
             await self._driver.launch(instance)
+        except CapacityRefused as exc:
+            self._decide(f"{instance.id} cannot be had", exc.reason.text)
+            self._provider_log.write(InstanceEvent.LAUNCH_FAILED, instance, exc.reason.text)
+            self.fleet = self.fleet.instance_gone(instance.id, datetime.now(UTC), exc.reason)
+            self._agents.forget(instance.id)
+            self._poke()
         except OSError as exc:
             log.exception("launch-failed", extra={"instance": instance.id})
             self._instance_ended(instance.id, f"the error that it could not be started: {exc}")
+
+    def forget_refusals(self) -> None:
+        """Launches that failed before may succeed now: try them at once."""
+        self.fleet = self.fleet.launches_may_succeed()
+        self._poke()
 
     def _phase(self, environment_id: str, phase: Phase) -> bool:
         """True if the environment is still there and before `phase`: reports may have overtaken the plan."""

@@ -65,12 +65,15 @@ class Invoker:
         limits: Limits,
         records: PlatformRecords,
         demand_changed: Callable[[], None],
+        refusal: Callable[[str, str], TooManyRequests | None] | None = None,
     ) -> None:
+        """`refusal` may refuse invocations of a function and version before anything else is looked at: faults on demand."""
         self._routes = routes
         self._realm = realm
         self._limits = limits
         self._records = records
         self._demand_changed = demand_changed
+        self._refusal = refusal
         self._lanes: dict[PublicationKey, Lane] = {}
         self._standard: set[PublicationKey] = set()
         self._ledger = Ledger()
@@ -121,6 +124,9 @@ class Invoker:
 
         Raises TooManyRequests when the function's or the account's concurrency is used up, or too many wait already.
         """
+        refused = self._refusal(target.function, target.version) if self._refusal is not None else None
+        if refused is not None:
+            raise refused
         lane = self._lane_of(target)
         if target.publication.configuration.managed is not None:
             lane.submit(target, invocation, settle, stream)  # only slots count on a capacity provider

@@ -1,4 +1,4 @@
-"""Our own pages under `/_lambstead/`: health, status, logs, doctor, code downloads, reset. JSON unless said otherwise."""
+"""Our own pages under `/_lambstead/`: health, status, logs, doctor, code downloads, reset, faults. JSON unless said otherwise."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,6 +11,8 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+from lambstead.control.chaos import Chaos
+from lambstead.server import chaos as chaos_pages
 from lambstead.server.doctor import Check
 from lambstead.server.logs import follow, last_lines, log_files
 
@@ -29,6 +31,7 @@ class Pages:
         status: Callable[[], Awaitable[dict[str, object]]],
         examine: Callable[[], list[Check]],
         reset: Callable[[], Awaitable[None]],
+        chaos: Chaos | None,
     ) -> None:
         self._profile = profile
         self._logs = logs
@@ -44,6 +47,7 @@ class Pages:
                 Route("/_lambstead/doctor", self._doctor_page),
                 Route("/_lambstead/code/{name}", self._code_page),
                 Route("/_lambstead/reset", self._reset_page, methods=["POST"]),
+                *chaos_pages.routes(chaos),
             ]
         )
 
