@@ -12,7 +12,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,8 @@ import uvloop
 
 from lambstead.api.context import Context
 from lambstead.api.operations import LAMBDA, LOGS
+from lambstead.companion.moto_services import MotoServices, is_installed
+from lambstead.companion.services import Companion
 from lambstead.config import Settings, SettingsError
 from lambstead.control.agents import Agents
 from lambstead.control.chaos import Chaos, LateOrders
@@ -39,18 +41,21 @@ from lambstead.core.demand import Pace
 from lambstead.core.desired import Policy
 from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.event_queue import RetryPolicy
+from lambstead.core.managed_ec2 import ManagedInstance
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.drivers.destinations import AwsDestinations
 from lambstead.drivers.faults import FaultyDriver
 from lambstead.drivers.local import LocalDriver
+from lambstead.drivers.objects import S3Objects
 from lambstead.drivers.port import Driver
 from lambstead.instance.cgroups import find_cgroups, group_name
 from lambstead.instance.isolation import IsolationLevel
 from lambstead.instance.levels import LevelFails, keeps_in, strongest, try_level
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
 from lambstead.server.aws import AwsGateway
+from lambstead.server.companion import CompanionPages
 from lambstead.server.doctor import Check, examine
 from lambstead.server.function_urls import FunctionUrls
 from lambstead.server.http import HttpServer, bind
@@ -74,6 +79,8 @@ EVENT_TICK = timedelta(seconds=30)
 """How late the queue of asynchronous invocations is looked at when nobody said that there is something: also how often leases can be extended."""
 DURABLE_TICK = timedelta(seconds=5)
 """How late what is due for durable executions is looked at when work on it broke; everything else pokes, or is slept for."""
+TERMINATED_SHOWN = timedelta(hours=1)
+"""How long EC2 shows an instance that was terminated (EC2 User Guide: "for a short while", usually less than an hour)."""
 RETENTION_TICK = timedelta(minutes=5)
 MAX_SOCKET_FOLDER = 75
 """Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""
@@ -197,6 +204,7 @@ class Lambstead:
             orders.instance = lambda instance_id: self.provisioning.fleet.instances.get(instance_id)
             chaos = Chaos(faults, self.provisioning, self.driver, orders)
         invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
+        self.companion = _companion(settings, self._managed_instances)
         self.durable_loop = Loop("durable executions", self._run_durable, DURABLE_TICK)
         self.durable_retention_loop = Loop("durable retention", self._remove_expired, RETENTION_TICK)
         self.durable = DurableEngine(
@@ -212,7 +220,7 @@ class Lambstead:
         self.events = EventInvokes(
             store=store,
             invocations=invocations,
-            destinations=_destinations(settings),
+            destinations=_destinations(settings, self.companion, self.url),
             realm=realm,
             policy=RetryPolicy(settings.event_retry_delay, settings.event_backoff_first, settings.event_backoff_most),
             now=lambda: datetime.now(UTC),
@@ -224,6 +232,7 @@ class Lambstead:
             realm=realm,
             store=store,
             packages=self.packages,
+            objects=_objects(settings, self.companion, self.url),
             invocations=invocations,
             durable=self.durable.executions,
             logs=LogFiles(data / "logs"),
@@ -244,7 +253,7 @@ class Lambstead:
             chaos=chaos,
         )
         api = AwsApi.load("lambda")
-        self._aws = AwsGateway(context, {api: LAMBDA, AwsApi.load("logs"): LOGS})
+        self._aws = AwsGateway(context, {api: LAMBDA, AwsApi.load("logs"): LOGS}, CompanionPages(self.companion))
         short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out)
         self._function_urls = FunctionUrls(
             context, port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"
@@ -296,6 +305,7 @@ class Lambstead:
             await asyncio.wait(self._looping)
         await self.driver.close()
         await self.agents.close()
+        self.companion.close()
         self.records.write_now()
         await self.store.close()
         self._socket.unlink(missing_ok=True)
@@ -325,6 +335,25 @@ class Lambstead:
         return await status(
             self.settings, self.url, self.store, self.provisioning, self.invoker, self.events, self.durable
         )
+
+    async def _managed_instances(self) -> list[ManagedInstance]:
+        """Instances of capacity providers for EC2, terminated ones for a while."""
+        stored = await self.store.read(lambda reader: {p.name: p for p in reader.providers("", 1_000_000)})
+        fleet, earliest = self.provisioning.fleet, datetime.now(UTC) - TERMINATED_SHOWN
+        running = [(instance, False) for instance in fleet.instances.values()]
+        departed = [(instance, True) for at, instance in self.provisioning.departed if at >= earliest]
+        realm = Realm(self.settings.region, self.settings.account_id)
+        return [
+            ManagedInstance.of(
+                instance,
+                stored.get(instance.provider),
+                realm.capacity_provider_arn(instance.provider),
+                realm.region,
+                is_terminated=is_terminated,
+            )
+            for instance, is_terminated in sorted((*departed, *running), key=lambda each: (each[0].since, each[0].id))
+            if instance.provider is not None
+        ]
 
     def _examine(self) -> list[Check]:
         return examine(self.settings.data_dir, self.settings.runtimes_dir, self.isolation)
@@ -368,14 +397,33 @@ def _clear_away(instance_id: str) -> None:
         cgroups.sweep(group_name(instance_id, ""))
 
 
-def _destinations(settings: Settings) -> AwsDestinations:
+def _companion(settings: Settings, instances: Callable[[], Awaitable[list[ManagedInstance]]]) -> Companion:
+    """Moto where it is wanted and installed; a companion without it says what is missing."""
+    moto, why_not = None, ""
+    if settings.companion == "off":
+        why_not = "the companion is switched off (setting companion)."
+    elif not is_installed():
+        why_not = "install the companion with `pip install 'lambstead[companion]'`, or name an endpoint in companion_endpoints."
+    else:
+        moto = MotoServices(settings.account_id)
+    return Companion(moto, why_not, settings.endpoints_by_service, instances, settings.account_id)
+
+
+def _objects(settings: Settings, companion: Companion, url: str) -> S3Objects:
+    endpoint = settings.endpoint_url_s3 or (url if companion.serves("s3") else "")
+    return S3Objects(endpoint, settings.region, settings.access_key_id, settings.secret_access_key)
+
+
+def _destinations(settings: Settings, companion: Companion, url: str) -> AwsDestinations:
+    """Endpoints that are named, else our own port where the companion answers there."""
+    named = {
+        "sqs": settings.endpoint_url_sqs,
+        "sns": settings.endpoint_url_sns,
+        "events": settings.endpoint_url_eventbridge,
+        "s3": settings.endpoint_url_s3,
+    }
     return AwsDestinations(
-        {
-            "sqs": settings.endpoint_url_sqs,
-            "sns": settings.endpoint_url_sns,
-            "events": settings.endpoint_url_eventbridge,
-            "s3": settings.endpoint_url_s3,
-        },
+        {service: given or (url if companion.serves(service) else "") for service, given in named.items()},
         settings.region,
         settings.access_key_id,
         settings.secret_access_key,

@@ -37,6 +37,7 @@ MAX_ENVIRONMENTS: Final = 15_000
 """AWS's own limit for `MinExecutionEnvironments`."""
 
 _MASK = "********"
+_URL = r"https?://[A-Za-z0-9.\-\[\]:]+/?"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)?")
 _SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -124,6 +125,10 @@ class Settings:
     endpoint_url_eventbridge: str
     endpoint_url_s3: str
 
+    companion: Switch
+    """Whether Moto stands in for AWS's other services (EC2, S3, SQS, IAM, …); needs the extra `lambstead[companion]`."""
+    companion_endpoints: str
+    """Where services are that shall not be stood in for: `dynamodb=http://127.0.0.1:8000,sqs=http://127.0.0.1:9324`."""
     chaos: Switch
     """Whether faults may be inflicted on demand (`lambstead chaos`): `off` refuses them."""
 
@@ -131,6 +136,12 @@ class Settings:
     def egress_rules(self) -> EgressRules:
         """Where which functions may connect to."""
         return EgressRules(self.egress, parse_rules(self.security_group_egress))
+
+    @property
+    def endpoints_by_service(self) -> Mapping[str, str]:
+        """Where services are that are not stood in for, by signing name."""
+        pairs = (each.partition("=") for each in self.companion_endpoints.split(",") if each)
+        return {service.strip(): url.strip() for service, _, url in pairs}
 
     @property
     def authority(self) -> str:
@@ -205,6 +216,8 @@ class Settings:
             endpoint_url_sns=sources.url("endpoint_url_sns"),
             endpoint_url_eventbridge=sources.url("endpoint_url_eventbridge"),
             endpoint_url_s3=sources.url("endpoint_url_s3"),
+            companion=sources.switch("companion", "on"),
+            companion_endpoints=sources.endpoints("companion_endpoints"),
             chaos=sources.switch("chaos", "off"),
         )
         sources.refuse_unknown([each.name for each in fields(cls)])
@@ -310,7 +323,20 @@ class _Sources:
 
     def url(self, key: str) -> str:
         """An http or https URL without a path; empty if nobody names one."""
-        return self.matching(key, "", r"https?://[A-Za-z0-9.\-\[\]:]+/?", "http://127.0.0.1:9324")
+        return self.matching(key, "", _URL, "http://127.0.0.1:9324")
+
+    def endpoints(self, key: str) -> str:
+        """URLs by the signing name of a service; empty if nobody says."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return ""
+        for each in str(value).split(","):
+            service, _, url = each.partition("=")
+            if not re.fullmatch(r"[a-z0-9-]+", service.strip()) or not re.fullmatch(_URL, url.strip()):
+                raise SettingsError(
+                    f"{place}: {_shown(each)} is not a service and its URL; an example is dynamodb=http://127.0.0.1:8000."
+                )
+        return str(value)
 
     def egress_rules(self, key: str) -> str:
         """What security groups stand for; empty if nobody says."""

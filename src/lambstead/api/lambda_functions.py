@@ -155,7 +155,8 @@ async def update_function_code(context: Context, request: Request, call: Call) -
     _refuse_update(context, before, request)
     refuse_unsigned(signing_config)
     code = await configurations.package_from(
-        context, {k: v for k, v in request.items() if k in ("ZipFile", "S3Bucket", "S3Key", "ImageUri")}
+        context,
+        {k: v for k, v in request.items() if k in ("ZipFile", "S3Bucket", "S3Key", "S3ObjectVersion", "ImageUri")},
     )
     architecture = (request.get("Architectures") or [before.configuration.architecture])[0]
 
