@@ -12,7 +12,7 @@ import sys
 
 import typer
 
-from lambstead.cli import chaos, diagnosis, environment, invocation, lifecycle, logs, runtimes, simulation, status
+from lambstead.cli import chaos, diagnosis, environment, invocation, lifecycle, logs, runtimes, simulation, status, top
 from lambstead.cli.failures import CommandFailed
 from lambstead.config import SettingsError
 
@@ -28,6 +28,7 @@ app.command("up")(lifecycle.up)
 app.command("down")(lifecycle.down)
 app.command("env")(environment.env)
 app.command("status")(status.status)
+app.command("top")(top.top)
 app.command("logs")(logs.logs)
 app.command("invoke")(invocation.invoke)
 app.command("doctor")(diagnosis.doctor)

@@ -69,6 +69,8 @@ from lambstead.store.port import Reader, Store
 
 log = logging.getLogger(__name__)
 
+MAX_DEPARTED = 1000
+"""Instances that are gone and still remembered, for EC2."""
 MAX_DECISIONS = 200
 """Decisions kept for `status`; older ones are in the log."""
 ALL = 1_000_000
@@ -142,6 +144,8 @@ class Provisioning:
         self.notes: dict[str, str] = {}
         """What agents had to say about environments that run, by environment id."""
         self.decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
+        self.departed: deque[tuple[datetime, Instance]] = deque(maxlen=MAX_DEPARTED)
+        """Instances that were terminated or lost, and when; oldest first."""
         driver.on_ended(self._instance_ended)
 
     def log_path(self, environment_id: str) -> Path | None:
@@ -426,6 +430,7 @@ class Provisioning:
                 self._provider_log.write(InstanceEvent.HEALTH_CHECK_FAILED, instance, f"its agent ended with {how}")
         if instance.phase is not InstancePhase.TERMINATING:
             self._decide(f"{instance_id} is lost", f"its agent ended with {how}")
+        self.departed.append((datetime.now(UTC), instance))
         lost = [environment.id for environment in self.fleet.on(instance_id)]
         self.fleet = self.fleet.instance_gone(instance_id, datetime.now(UTC))
         self._forget_environments(lost)
