@@ -73,7 +73,7 @@ def commands(group: typer.core.TyperGroup | None = None, path: tuple[str, ...] =
 
 def test_the_commands_are_these() -> None:
     names = {" ".join(words) for words in commands()}
-    singles = {"up", "down", "env", "status", "logs", "invoke", "doctor", "reset", "simulate"}
+    singles = {"up", "down", "env", "status", "top", "logs", "invoke", "doctor", "reset", "simulate"}
     schedules = {f"schedule {name}" for name in ("create", "list", "show", "delete", "next")}
     durable = {
         f"durable {each}"
@@ -94,7 +94,9 @@ def test_the_commands_are_these() -> None:
             "unsubscribe",
         )
     }
-    assert names == singles | schedules | durable | {"runtime list", "runtime install"}
+    faults = {"kill-instance", "kill-environment", "kill-worker", "lose-zone", "slow-start", "no-capacity", "throttle"}
+    chaos = {f"chaos {name}" for name in faults | {"list", "clear"}}
+    assert names == singles | schedules | durable | chaos | {"runtime list", "runtime install"}
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)

@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 from lambstead.api.context import Context, Request
+from lambstead.core.account import UNZIPPED_CODE_BYTES
 from lambstead.core.arn import capacity_provider_name
 from lambstead.core.capacity import MIN_MANAGED_MEMORY_MB, ProviderState, Sizing
 from lambstead.core.configuration_rules import (
@@ -44,12 +45,11 @@ def refuse_what_cannot_be_honoured(request: Request) -> None:
 
 async def package_from(context: Context, code: Mapping[str, Any]) -> CodePackage:
     """Keep the zip of a create or update request. Raises InvalidParameterValue when there is none, or it cannot be had."""
-    if "S3Bucket" in code or "S3Key" in code:
-        raise InvalidParameterValue(
-            "Error occurred while GetObject. S3 Error Code: NoSuchBucket. S3 Error Message: The specified bucket does not exist. "
-            "(This Lambstead has no S3 yet: send the package inline, with --zip-file fileb://package.zip.)"
-        )
     archive = code.get("ZipFile")
+    if not archive and "S3Bucket" in code and "S3Key" in code:
+        archive = await context.objects.fetch(
+            code["S3Bucket"], code["S3Key"], code.get("S3ObjectVersion"), UNZIPPED_CODE_BYTES
+        )
     if not archive:
         raise InvalidParameterValue("Please provide a source for function code.")
     return replace(await context.packages.put(archive), source_kms_key=code.get("SourceKMSKeyArn") or "")

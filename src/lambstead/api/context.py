@@ -135,6 +135,13 @@ class DurableExecutions(Protocol):
         """Remove an execution that has ended; when that was asked for."""
 
 
+class Objects(Protocol):
+    """S3, as far as code comes from there."""
+
+    async def fetch(self, bucket: str, key: str, version: str | None, limit_bytes: int) -> bytes:
+        """The object. Raises InvalidParameterValue in AWS's words if it cannot be had or is larger than the limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Handed to every operation."""
@@ -142,6 +149,7 @@ class Context:
     realm: Realm
     store: Store
     packages: Packages
+    objects: Objects
     invocations: Invocations
     durable: DurableExecutions
     logs: Logs

@@ -48,6 +48,9 @@ def up(
     time_skip: Annotated[
         bool, typer.Option("--time-skip", help="Durable executions skip the time in which they only wait.")
     ] = False,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Let `lambstead chaos` break things.  [default: refused]")
+    ] = False,
 ) -> None:
     """Serve in the foreground until SIGINT (Ctrl-C) or SIGTERM.
 
@@ -62,7 +65,7 @@ def up(
       lambstead up --profile faithful
       lambstead up --isolation sandbox
       lambstead up --gateways 4
-      lambstead up --time-skip
+      lambstead up --time-skip --chaos
     """
     settings = settings_for(
         data,
@@ -73,6 +76,7 @@ def up(
         profile=profile,
         isolation=isolation,
         time_skip=time_skip or None,
+        chaos=chaos or None,
     )
     _refuse_second_server(settings)
     _prepare_data_dir(settings)

@@ -36,6 +36,7 @@ class InstanceStatus(TypedDict):
     vcpus: float | None
     memory_mb: int | None
     """None, as `vcpus`, where on-demand functions run: their instance has no size."""
+    usd_per_hour: NotRequired[float | None]
     environments: list[EnvironmentStatus]
     cpu_utilization: float | None
     memory_bytes: int | None
@@ -102,6 +103,8 @@ class VersionScaling(TypedDict):
     version: str
     desired: int
     ready: int
+    slots_in_use: float
+    cpu_utilization: float | None
     because: str
     obstacle: Obstacle | None
     throttles: dict[str, int]
@@ -126,6 +129,8 @@ class Status(TypedDict):
     """Invocations refused with 429 since the server started."""
     scaling: NotRequired[list[VersionScaling]]
     durable: NotRequired[DurableStatus]
+    waiting: NotRequired[dict[str, int]]
+    """Invocations that wait for a slot, by function and version."""
     decisions: list[Decision]
 
 

@@ -14,6 +14,7 @@ from datetime import datetime, timedelta
 
 from lambstead.core.catalogue import InstanceType
 from lambstead.core.errors import IllegalTransition
+from lambstead.core.functions import Reason
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -119,6 +120,8 @@ class Failure:
 
     count: int
     at: datetime
+    reason: Reason | None = None
+    """Why the latest one failed, where capacity was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,15 +180,15 @@ class Fleet:
         cleared = {p: f for p, f in self.launch_failures.items() if p != place}
         return replace(self, launch_failures=cleared).with_instance(replace(instance, phase=InstancePhase.RUNNING))
 
-    def instance_gone(self, instance_id: str, now: datetime) -> "Fleet":
-        """The instance is terminated or lost, and with it every environment on it."""
+    def instance_gone(self, instance_id: str, now: datetime, refused: Reason | None = None) -> "Fleet":
+        """The instance is terminated or lost, and with it every environment on it; `refused` if it could not be had."""
         lost = self.instances.get(instance_id)
         if lost is None:
             return self
         failures = self.launch_failures
         if lost.phase is InstancePhase.LAUNCHING:
             place = (lost.provider, lost.zone)
-            failures = {**failures, place: _once_more(failures.get(place), now)}
+            failures = {**failures, place: _once_more(failures.get(place), now, refused)}
         return replace(
             self,
             launch_failures=failures,
@@ -221,6 +224,10 @@ class Fleet:
         """Workers of the environment died."""
         environment = self._environment(environment_id)
         return self.with_environment(replace(environment, slots_lost=environment.slots - slots_left))
+
+    def launches_may_succeed(self) -> "Fleet":
+        """What stood in the way of launches is gone: they are tried at once."""
+        return replace(self, launch_failures={})
 
     def measured(self, readings: Mapping[str, Reading]) -> "Fleet":
         """Readings by environment id; those of environments that are gone are dropped."""
@@ -264,5 +271,5 @@ class Fleet:
             raise IllegalTransition(f"there is no environment {environment_id}") from exc
 
 
-def _once_more(failure: Failure | None, now: datetime) -> Failure:
-    return Failure((failure.count if failure else 0) + 1, now)
+def _once_more(failure: Failure | None, now: datetime, reason: Reason | None = None) -> Failure:
+    return Failure((failure.count if failure else 0) + 1, now, reason)

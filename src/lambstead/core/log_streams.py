@@ -20,6 +20,8 @@ from pathlib import PurePath
 LOG_SUFFIX, TIMES_SUFFIX, GROUP_SUFFIX = ".log", ".times", ".group"
 _STAMP = struct.Struct("<QQ")
 STAMP_BYTES = _STAMP.size
+PROVIDERS_FOLDER = "capacity.providers"
+"""Instead of a function's: the system logs of capacity providers. No function can have this name."""
 
 
 def default_group(function: str) -> str:

@@ -15,7 +15,15 @@ from lambstead.core.draft import Draft
 from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase
 from lambstead.core.functions import CAPACITY_CODES, FunctionVersion, Publication, Reason, State, UpdateStatus
 from lambstead.core.orders import NoteDrained, NoteFailed, NoteObstacle, NoteReady, NoteRemoved, NoteRetry, Order
-from lambstead.core.placement import Demand, Nowhere, OnInstance, OnNewInstance, emptiest_zone, place
+from lambstead.core.placement import (
+    Demand,
+    Nowhere,
+    OnInstance,
+    OnNewInstance,
+    emptiest_zone,
+    place,
+    place_on_existing,
+)
 from lambstead.core.planning import Planning
 from lambstead.core.scaling import ScalingBounds
 from lambstead.core.standard_plan import StandardPlan
@@ -155,9 +163,16 @@ class _ManagedPlan:
         planning = self._planning
         provider = planning.desired.providers[_provider(publication)]
         zones = self._zones(provider)
-        if not zones:
-            return False
         demand = _demand(version, publication)
+        if not zones:
+            existing = place_on_existing(demand, provider, planning.draft)
+            if existing is not None:
+                planning.start(existing.instance, demand, publication, existing.because)
+                return True
+            refusal = self._refusal(provider)
+            if refusal is not None:
+                self._held(version, publication, missing, refusal)
+            return False
         match place(demand, provider, zones, planning.draft):
             case Nowhere(code, text):
                 if not self._make_room(provider.name):
@@ -199,6 +214,13 @@ class _ManagedPlan:
             if planning.policy.may_retry(draft.launch_failures.get((provider.name, zone)), planning.now)
         )
 
+    def _refusal(self, provider: CapacityProvider) -> Reason | None:
+        """Why no zone of the provider gives an instance; None unless capacity was refused in each."""
+        failures = self._planning.draft.launch_failures
+        found = [failures.get((provider.name, zone)) for zone in provider.zones(self._planning.desired.region)]
+        reasons = [failure.reason for failure in found if failure is not None and failure.reason is not None]
+        return reasons[0] if reasons and len(reasons) == len(found) else None
+
     def _make_room(self, provider: str) -> bool:
         """Terminate instances that stand idle, because their vCPUs are needed; whether room is coming, from these or from earlier ones."""
         draft = self._planning.draft
@@ -216,6 +238,9 @@ class _ManagedPlan:
         if provider.name in self._retried or planning.draft.running(key_of(version, publication)):
             return
         demand = _demand(version, publication)
+        zones = self._zones(provider)
+        if not zones:
+            return
         trial = Planning(
             planning.desired,
             planning.draft.copy(),
@@ -224,7 +249,7 @@ class _ManagedPlan:
             planning.now,
         )
         for _ in range(planning.policy.bounds(version).minimum):
-            match place(demand, provider, provider.zones(planning.desired.region), trial.draft):
+            match place(demand, provider, zones, trial.draft):
                 case Nowhere():
                     return
                 case OnInstance(instance, because):

@@ -93,6 +93,12 @@ class LocalDriver:
                 process.kill()
             await asyncio.wait([watcher])
 
+    async def kill(self, instance_id: str) -> None:
+        process = self._agents.get(instance_id)
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+
     def on_ended(self, listener: Callable[[str, str], None]) -> None:
         self._listeners.append(listener)
 

@@ -157,6 +157,11 @@ class Environment:
         """The runtime's main process, while it has one."""
         return self._main.pid if self._main is not None else None
 
+    @property
+    def runtime_pid(self) -> int | None:
+        """The process that is the runtime; None before there is one."""
+        return (self._main.runtime_pid or None) if self._main is not None else None
+
     def stop(self, because: str) -> None:
         """Order the end. Returns at once; `run` returns when nothing is left."""
         self._end(_Ending("", because))

@@ -241,13 +241,25 @@ class InstanceReading(msgspec.Struct, frozen=True, tag=True):
     environments: list[EnvironmentReading]
 
 
+class KillEnvironment(msgspec.Struct, frozen=True, tag=True):
+    """server → agent: kill the runtime of an environment, as a crash would (a fault on demand)."""
+
+    environment_id: str
+
+
+class KillWorker(msgspec.Struct, frozen=True, tag=True):
+    """server → agent: kill one worker process of an environment, as a crash would (a fault on demand)."""
+
+    environment_id: str
+
+
 class StopAgent(msgspec.Struct, frozen=True, tag=True):
     """server → agent: stop every environment and exit 0."""
 
     because: str
 
 
-ToAgent = StartEnvironment | StopEnvironment | StopAgent
+ToAgent = StartEnvironment | StopEnvironment | KillEnvironment | KillWorker | StopAgent
 FromAgent = (
     AgentHello | EnvironmentReady | EnvironmentFailed | EnvironmentExited | EnvironmentDegraded | InstanceReading
 )
