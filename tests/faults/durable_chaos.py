@@ -37,8 +37,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WORKFLOWS = (FUNCTIONS / "workflows.py").read_text()
 CLIENTS = 16
-ANSWER_S = 240.0
-"""How long one execution may take, with all that is killed under it."""
+ANSWER_S = 900.0
+"""How long one execution may take. One that finds no room, or whose function is killed, again and again, is put off for up to five minutes each time."""
 VICTIMS = ("server", "agent", "worker", "worker", "worker")
 """Whom a kill hits: workers more often than what they run in."""
 FLOWS = {"on-demand": LATEST, "managed": PUBLISHED}
