@@ -41,6 +41,7 @@ from lambstead.core.demand import Pace
 from lambstead.core.desired import Policy
 from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.event_queue import RetryPolicy
+from lambstead.core.log_streams import instance_mark
 from lambstead.core.throttles import Throttles
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
@@ -50,7 +51,7 @@ from lambstead.drivers.local import LocalDriver
 from lambstead.instance.cgroups import find_cgroups, group_name
 from lambstead.instance.isolation import IsolationLevel
 from lambstead.instance.levels import LevelFails, keeps_in, strongest, try_level
-from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
+from lambstead.instance.strays import kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
 from lambstead.server.function_urls import FunctionUrls
@@ -444,7 +445,7 @@ def choose_isolation(settings: Settings) -> IsolationLevel:
 
 def _clear_away(instance_id: str) -> None:
     """End what a dead instance left running, and remove its control groups."""
-    kill_strays(INSTANCE_VARIABLE, instance_id)
+    kill_strays(instance_mark(instance_id))
     cgroups = find_cgroups()
     if cgroups is not None:
         cgroups.sweep(group_name(instance_id, ""))

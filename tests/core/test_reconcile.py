@@ -1191,3 +1191,12 @@ class Fates(RuleBasedStateMachine):
 
 TestFates = Fates.TestCase
 TestFates.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("bounds", [None, ScalingBounds(1, None)], ids=["default", "one"])
+def test_an_old_instance_serves_on_where_nothing_can_take_its_place(bounds: ScalingBounds | None) -> None:
+    fates = Fates()
+    fates.begin(subnets=1, max_vcpus=8, at_rest=True)
+    fates.grow_old(really=True)
+    fates.scale(which=MANAGED[0], bounds=bounds, then_rest=True)
+    fates.teardown()

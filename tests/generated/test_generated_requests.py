@@ -24,7 +24,7 @@ from lambstead.wire.gateway import AwsApi, HttpResponse
 API = AwsApi.load("lambda")
 OPERATIONS = sorted(API.operations)
 LEAST = 20
-REFUSED_MEMBERS = frozenset({*NOT_YET, "VpcConfig", "PackageType", "S3Bucket", "S3Key", "S3ObjectVersion", "ImageUri"})
+REFUSED_MEMBERS = frozenset({*NOT_YET, "PackageType", "S3Bucket", "S3Key", "S3ObjectVersion", "ImageUri"})
 FALSE_ALARMS = {"ValidationException", "SerializationException", "UnknownOperationException"}
 """What no request that the model admits may be answered with …"""
 STANDARD_SIZES = re.compile(

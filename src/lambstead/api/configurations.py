@@ -7,21 +7,26 @@ from typing import Any
 from lambstead.api.context import Context, Request
 from lambstead.core.arn import capacity_provider_name
 from lambstead.core.capacity import MIN_MANAGED_MEMORY_MB, ProviderState, Sizing
-from lambstead.core.configuration_rules import check_standard_size, check_variables, logging_config
+from lambstead.core.configuration_rules import (
+    check_standard_size,
+    check_together,
+    check_variables,
+    logging_config,
+    vpc_config,
+)
 from lambstead.core.durable.model import DurableConfig
 from lambstead.core.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
 from lambstead.core.functions import CodePackage, Configuration, Layer, Logging, ManagedInstances
+from lambstead.core.images import image_package, refuse_for_image, refuse_for_new_image
 from lambstead.core.layers import as_layer, check_unzipped, referenced
 from lambstead.core.runtimes import check_runtime
 from lambstead.core.tenancy import check_tenancy
 from lambstead.store.port import Reader
 
-RECORDED = ("DeadLetterConfig", "KMSKeyArn", "TracingConfig", "SnapStart")
+RECORDED = ("DeadLetterConfig", "FileSystemConfigs", "ImageConfig", "KMSKeyArn", "TracingConfig", "SnapStart")
 """Members that are kept and shown as given; what has no effect of these stands in `gaps`."""
 
 NOT_YET: Mapping[str, str] = {
-    "FileSystemConfigs": "file systems",
-    "ImageConfig": "container images",
     "RuntimeConfig": "customer-managed runtimes",
     "AcceleratorConfig": "accelerators",
 }
@@ -35,18 +40,10 @@ def refuse_what_cannot_be_honoured(request: Request) -> None:
             raise InvalidParameterValue(
                 f"This Lambstead does not support {noun} yet: remove {member} from the request."
             )
-    if request.get("PackageType") == "Image":
-        raise InvalidParameterValue("This Lambstead does not support container images yet: upload a zip package.")
-    if any((request.get("VpcConfig") or {}).values()):
-        raise InvalidParameterValue(
-            "This Lambstead does not support VpcConfig on functions yet: functions use this machine's network."
-        )
 
 
 async def package_from(context: Context, code: Mapping[str, Any]) -> CodePackage:
-    """Keep the code of a create or update request. Raises InvalidParameterValue when there is none, or it cannot be had."""
-    if "ImageUri" in code:
-        raise InvalidParameterValue("Please don't provide ImageUri when updating a function with packageType Zip.")
+    """Keep the zip of a create or update request. Raises InvalidParameterValue when there is none, or it cannot be had."""
     if "S3Bucket" in code or "S3Key" in code:
         raise InvalidParameterValue(
             "Error occurred while GetObject. S3 Error Code: NoSuchBucket. S3 Error Message: The specified bucket does not exist. "
@@ -55,7 +52,27 @@ async def package_from(context: Context, code: Mapping[str, Any]) -> CodePackage
     archive = code.get("ZipFile")
     if not archive:
         raise InvalidParameterValue("Please provide a source for function code.")
-    return await context.packages.put(archive)
+    return replace(await context.packages.put(archive), source_kms_key=code.get("SourceKMSKeyArn") or "")
+
+
+def image_from(code: Mapping[str, Any]) -> CodePackage:
+    """The image of a create request. Raises InvalidParameterValue when there is none, or anything beside it."""
+    if not code.get("ImageUri") or {"ZipFile", "S3Bucket", "S3Key"} & set(code):
+        raise InvalidParameterValue(
+            "Please provide ImageUri, and nothing else, when the function PackageType is Image."
+        )
+    return image_package(code["ImageUri"])
+
+
+async def package_for(context: Context, before: Configuration, code: Mapping[str, Any]) -> CodePackage:
+    """The code of an update request: of the kind that the function has, which never changes. Texts are AWS's (recorded)."""
+    if before.code.is_image:
+        if not code.get("ImageUri"):
+            raise InvalidParameterValue("Please provide ImageUri when updating a function with packageType Image.")
+        return image_from(code)
+    if "ImageUri" in code:
+        raise InvalidParameterValue("Please don't provide ImageUri when updating a function with packageType Zip.")
+    return await package_from(context, code)
 
 
 async def layers_from(context: Context, arns: Sequence[str]) -> tuple[Layer, ...]:
@@ -73,17 +90,24 @@ async def check_size(context: Context, configuration: Configuration) -> None:
         check_unzipped(sum([await context.packages.unzipped_bytes(package) for package in packages]))
 
 
+def is_image(request: Request) -> bool:
+    """True for a request to create a function from a container image."""
+    return request.get("PackageType") == "Image"
+
+
 def created(context: Context, name: str, request: Request, code: CodePackage) -> Configuration:
     """The configuration of a new function. Raises what AWS answers to one that cannot be."""
-    if not request.get("Runtime") or not request.get("Handler"):
+    if is_image(request):
+        refuse_for_new_image(request)
+    elif not request.get("Runtime") or not request.get("Handler"):
         raise InvalidParameterValue(
             "Runtime and Handler are mandatory parameters for functions created with deployment packages."
         )
     managed = "CapacityProviderConfig" in request
     durable_config = request.get("DurableConfig")
     blank = Configuration(
-        runtime=request["Runtime"],
-        handler=request["Handler"],
+        runtime=request.get("Runtime", ""),
+        handler=request.get("Handler", ""),
         role=request["Role"],
         code=code,
         logging=Logging("Text", f"/aws/lambda/{name}"),
@@ -98,6 +122,8 @@ def created(context: Context, name: str, request: Request, code: CodePackage) ->
 def updated(context: Context, name: str, request: Request, before: Configuration) -> Configuration:
     """The configuration after UpdateFunctionConfiguration."""
     managed = before.managed is not None
+    if before.code.is_image:
+        refuse_for_image(request)
     if "CapacityProviderConfig" in request and not managed:
         raise InvalidParameterValue("CapacityProviderConfig isn't supported for Lambda Default functions.")
     if request.get("DurableConfig") is not None:
@@ -129,7 +155,10 @@ def _changed(
     managed: bool,
     logging_before: Logging | None,
 ) -> Configuration:
-    check_runtime(request.get("Runtime", before.runtime), managed=managed)
+    if not before.code.is_image:
+        check_runtime(request.get("Runtime", before.runtime), managed=managed)
+        if request.get("ImageConfig"):
+            raise InvalidParameterValue("ImageConfig is supported only for functions with packageType Image.")
     variables = before.variables
     if "Environment" in request:
         variables = request["Environment"].get("Variables") or {}
@@ -145,8 +174,9 @@ def _changed(
         ephemeral_storage_mb=(request.get("EphemeralStorage") or {}).get("Size", before.ephemeral_storage_mb),
         variables=variables,
         logging=logging_config(name, request.get("LoggingConfig") or {}, logging_before, managed=managed),
-        recorded=_recorded(request, before.recorded, managed=managed),
+        recorded=_recorded(context, request, before.recorded, managed=managed),
     )
+    check_together(after.recorded, after.ephemeral_storage_mb, managed=managed)
     check_tenancy(after.tenant_isolation_mode, after.recorded, managed=managed)
     if not managed:
         check_standard_size(after.memory_mb, after.timeout_s, after.ephemeral_storage_mb)
@@ -154,14 +184,23 @@ def _changed(
     return replace(after, managed=_managed(context, request, after))
 
 
-def _recorded(request: Request, before: Mapping[str, Any], *, managed: bool) -> dict[str, Any]:
+def _recorded(context: Context, request: Request, before: Mapping[str, Any], *, managed: bool) -> dict[str, Any]:
     recorded = {**before, **{member: request[member] for member in RECORDED if member in request}}
     snap_start = recorded.pop("SnapStart", {"ApplyOn": "None"})
+    if "VpcConfig" in request:
+        vpc = vpc_config(request["VpcConfig"], context.realm.vpc_id)
+        if not managed:
+            recorded["VpcConfig"] = vpc
+        elif vpc["SubnetIds"]:
+            raise InvalidParameterValue(
+                "VpcConfig is not supported for functions with a capacity provider configuration: "
+                "they are in the VPC of their capacity provider."
+            )
     if managed and snap_start.get("ApplyOn", "None") != "None":
         raise InvalidParameterValue("SnapStart is not supported for functions with a capacity provider configuration.")
-    if not managed and "SnapStart" in {**before, **request}:
-        recorded["SnapStart"] = {"ApplyOn": snap_start.get("ApplyOn", "None"), "OptimizationStatus": "Off"}
-    return {member: value for member, value in recorded.items() if value not in ("", {"TargetArn": ""}, {})}
+    if snap_start.get("ApplyOn", "None") != "None":
+        recorded["SnapStart"] = {"ApplyOn": snap_start["ApplyOn"]}
+    return {member: value for member, value in recorded.items() if value not in ("", {"TargetArn": ""}, {}, [])}
 
 
 def _managed(context: Context, request: Request, after: Configuration) -> ManagedInstances:

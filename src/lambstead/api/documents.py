@@ -10,7 +10,8 @@ from lambstead.core.aliases import Alias
 from lambstead.core.arn import LATEST, Realm
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.event_sources import KINDS, EventSourceMapping, Kind
-from lambstead.core.functions import Configuration, FunctionVersion, ManagedInstances
+from lambstead.core.functions import CodePackage, Configuration, FunctionVersion, ManagedInstances
+from lambstead.core.images import resolved_uri
 from lambstead.core.layers import LayerVersion
 from lambstead.core.scaling import ScalingBounds
 
@@ -25,9 +26,9 @@ def function_configuration(
     document: Document = {
         "FunctionName": version.function,
         "FunctionArn": realm.function_arn(version.function, qualifier),
-        "Runtime": configuration.runtime,
+        "Runtime": configuration.runtime or None,
         "Role": configuration.role,
-        "Handler": configuration.handler,
+        "Handler": configuration.handler or None,
         "CodeSize": configuration.code.size_bytes,
         "Description": configuration.description,
         "Timeout": configuration.timeout_s,
@@ -37,12 +38,14 @@ def function_configuration(
         "Version": version.version,
         "TracingConfig": {"Mode": "PassThrough"},
         "RevisionId": version.revision_id,
-        "PackageType": "Zip",
+        "PackageType": "Image" if configuration.code.is_image else "Zip",
         "Architectures": [configuration.architecture],
         "EphemeralStorage": {"Size": configuration.ephemeral_storage_mb},
         "LoggingConfig": _logging(configuration),
         **configuration.recorded,
     }
+    if "ImageConfig" in document:
+        document["ImageConfigResponse"] = {"ImageConfig": document.pop("ImageConfig")}
     if configuration.variables is not None:
         document["Environment"] = {"Variables": dict(configuration.variables)}
     if configuration.layers:
@@ -55,12 +58,35 @@ def function_configuration(
         document["CapacityProviderConfig"] = _capacity_provider_config(configuration.managed, realm)
         document["ConfigSha256"] = hashlib.sha256(msgspec.json.encode(configuration, order="sorted")).hexdigest()
     else:
-        document.setdefault("SnapStart", {"ApplyOn": "None", "OptimizationStatus": "Off"})
+        document["SnapStart"] = _snap_start(version)
     if not listing:
         document |= _states(version)
+    if not listing and not configuration.code.is_image:
         digest = hashlib.sha256(configuration.runtime.encode()).hexdigest()
         document["RuntimeVersionConfig"] = {"RuntimeVersionArn": f"arn:aws:lambda:{realm.region}::runtime:{digest}"}
     return document
+
+
+def _snap_start(version: FunctionVersion) -> Document:
+    """SnapStart of a standard function: on for the versions that were published with it (recorded), never for `$LATEST`."""
+    apply_on = version.configuration.recorded.get("SnapStart", {}).get("ApplyOn", "None")
+    return {"ApplyOn": apply_on, "OptimizationStatus": "On" if apply_on != "None" and version.is_published else "Off"}
+
+
+def code_location(code: CodePackage, base_url: str) -> Document:
+    """FunctionCodeLocation: where the zip can be had, or which image it is."""
+    if code.is_image:
+        return {"RepositoryType": "ECR", "ImageUri": code.image_uri, "ResolvedImageUri": resolved_uri(code)}
+    return {
+        "RepositoryType": "S3",
+        "Location": _download_url(code, base_url),
+        "SourceKMSKeyArn": code.source_kms_key or None,
+    }
+
+
+def _download_url(code: CodePackage, base_url: str) -> str:
+    """Where a zip is served. Good as long as a function or a layer version has it; AWS's is signed and good for ten minutes."""
+    return f"{base_url}/_lambstead/code/{base64.b64decode(code.sha256).hex()}.zip"
 
 
 def _states(version: FunctionVersion) -> Document:
@@ -149,7 +175,7 @@ def layer_version(version: LayerVersion, realm: Realm, base_url: str) -> Documen
         **layer_versions_item(version, realm),
         "LayerArn": realm.layer_arn(version.layer),
         "Content": {
-            "Location": f"{base_url}/_lambstead/code/{base64.b64decode(code.sha256).hex()}.zip",
+            "Location": _download_url(code, base_url),
             "CodeSha256": code.sha256,
             "CodeSize": code.size_bytes,
         },

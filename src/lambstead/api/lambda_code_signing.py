@@ -5,9 +5,10 @@ from dataclasses import replace
 from lambstead.api.context import Call, Context, Request, Response
 from lambstead.api.lists import DEFAULT_PAGE, decode_marker, page
 from lambstead.api.qualifiers import refuse_missing_function
-from lambstead.core.arn import FunctionRef
+from lambstead.core.arn import LATEST, FunctionRef
 from lambstead.core.code_signing import WARN, CodeSigningConfig, config_not_found
 from lambstead.core.errors import ResourceConflict, ResourceNotFound
+from lambstead.core.images import refuse_feature_for_image
 from lambstead.store.port import Reader, Transaction
 
 MAX_CONFIGS_PER_PAGE = 10_000
@@ -117,6 +118,14 @@ async def list_functions_by_code_signing_config(context: Context, request: Reque
 # --- functions ------------------------------------------------------------------------------------------------------------
 
 
+def _refuse_without_signing(context: Context, reader: Reader, ref: FunctionRef) -> None:
+    """Raise ResourceNotFound for a function that is not there, InvalidParameterValue for one that cannot be signed."""
+    refuse_missing_function(context, reader, ref)
+    latest = reader.version(ref.name, LATEST)
+    if latest is not None:
+        refuse_feature_for_image(latest.configuration.code, "Code signing")
+
+
 async def put_function_code_signing_config(context: Context, request: Request, call: Call) -> Response:
     ref = FunctionRef.parse(request["FunctionName"], context.realm)
     arn = request["CodeSigningConfigArn"]
@@ -125,7 +134,7 @@ async def put_function_code_signing_config(context: Context, request: Request, c
         config = find_code_signing_config(context, tx, arn)
         if config is None:
             raise config_not_found(arn)
-        refuse_missing_function(context, tx, ref)
+        _refuse_without_signing(context, tx, ref)
         tx.save_settings(ref.name, replace(tx.settings(ref.name), code_signing_config=config.id))
 
     await context.store.write(work)
@@ -136,7 +145,7 @@ async def get_function_code_signing_config(context: Context, request: Request, c
     ref = FunctionRef.parse(request["FunctionName"], context.realm)
 
     def work(reader: Reader) -> str | None:
-        refuse_missing_function(context, reader, ref)
+        _refuse_without_signing(context, reader, ref)
         return reader.settings(ref.name).code_signing_config
 
     config_id = await context.store.read(work)

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 from lambstead.api import configurations
 from lambstead.api.context import Call, Context, Request, Response
-from lambstead.api.documents import function_configuration, qualified
+from lambstead.api.documents import code_location, function_configuration, qualified
 from lambstead.api.lambda_code_signing import find_code_signing_config
 from lambstead.api.lambda_tags import refuse_too_many_tags
-from lambstead.api.lambda_versions import publish_in
+from lambstead.api.lambda_versions import publish_in, refuse_publish_to_standard
 from lambstead.api.lists import DEFAULT_PAGE, decode_marker, page
 from lambstead.api.qualifiers import functions_only
 from lambstead.core.arn import LATEST, FunctionRef
@@ -28,6 +28,7 @@ from lambstead.core.functions import (
     refuse_stale_revision,
     refuse_while_settling,
 )
+from lambstead.core.images import refuse_feature_for_image, refuse_for_image
 from lambstead.core.invocations import FunctionSnapshot
 from lambstead.core.runtime_management import refuse_other_runtime
 from lambstead.store.port import Reader, Transaction
@@ -44,10 +45,13 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
         )
     configurations.refuse_what_cannot_be_honoured(request)
     _refuse_publish_to_alone(request)
+    refuse_publish_to_standard(request, managed="CapacityProviderConfig" in request)
     refuse_too_many_tags(request.get("Tags") or {})
-    placeholder = CodePackage("", 0)
+    placeholder = configurations.image_from(request["Code"]) if configurations.is_image(request) else CodePackage("", 0)
     sketch = configurations.created(context, name, request, placeholder)
     signing = request.get("CodeSigningConfigArn")
+    if signing:
+        refuse_feature_for_image(sketch.code, "Code signing")
 
     def check(reader: Reader) -> None:
         _refuse_existing(context, reader, name, sketch)
@@ -55,7 +59,8 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
 
     await context.store.read(check)
     layers = await configurations.layers_from(context, request.get("Layers") or ())
-    configuration = replace(sketch, code=await configurations.package_from(context, request["Code"]), layers=layers)
+    code = sketch.code if sketch.code.is_image else await configurations.package_from(context, request["Code"])
+    configuration = replace(sketch, code=code, layers=layers)
     await configurations.check_size(context, configuration)
 
     def work(tx: Transaction) -> FunctionVersion:
@@ -100,8 +105,6 @@ def _refuse_existing(context: Context, reader: Reader, name: str, configuration:
 def _refuse_publish_to_alone(request: Request) -> None:
     if request.get("PublishTo") and not request.get("Publish"):
         raise InvalidParameterValue("PublishTo needs Publish: set Publish to true, or leave PublishTo out.")
-    if request.get("PublishTo") and "CapacityProviderConfig" not in request:
-        raise InvalidParameterValue("PublishTo is supported only for functions with a capacity provider configuration.")
 
 
 async def get_function(context: Context, request: Request, call: Call) -> Response:
@@ -113,10 +116,9 @@ async def get_function(context: Context, request: Request, call: Call) -> Respon
         return version, reader.tags(context.realm.function_arn(ref.name)), reserved
 
     version, tags, reserved = await context.store.read(work)
-    archive = context.packages.archive(version.configuration.code)
     return {
         "Configuration": function_configuration(version, context.realm, ref.qualifier),
-        "Code": {"RepositoryType": "S3", "Location": f"{context.base_url}/_lambstead/code/{archive.name}"},
+        "Code": code_location(version.configuration.code, context.base_url),
         "Tags": dict(tags) or None,
         "Concurrency": None if reserved is None else {"ReservedConcurrentExecutions": reserved},
     }
@@ -144,19 +146,17 @@ def _named(snapshot: FunctionSnapshot, qualifier: str | None) -> FunctionVersion
 
 async def update_function_code(context: Context, request: Request, call: Call) -> Response:
     ref = _unpublished(context, request)
-    if request.get("PublishTo") and not request.get("Publish"):
-        raise InvalidParameterValue("PublishTo needs Publish: set Publish to true, or leave PublishTo out.")
+    _refuse_publish_to_alone(request)
 
     def check(reader: Reader) -> tuple[FunctionVersion, CodeSigningConfig | None]:
         signing = reader.settings(ref.name).code_signing_config
         return find(context, reader, ref), reader.code_signing_config(signing) if signing else None
 
     before, signing_config = await context.store.read(check)
+    refuse_publish_to_standard(request, managed=before.is_managed)
     _refuse_update(context, before, request)
     refuse_unsigned(signing_config)
-    code = await configurations.package_from(
-        context, {k: v for k, v in request.items() if k in ("ZipFile", "S3Bucket", "S3Key", "ImageUri")}
-    )
+    code = await configurations.package_for(context, before.configuration, request)
     architecture = (request.get("Architectures") or [before.configuration.architecture])[0]
 
     def changed(latest: FunctionVersion) -> Configuration:
@@ -179,6 +179,8 @@ async def update_function_configuration(context: Context, request: Request, call
     ref = _unpublished(context, request)
     configurations.refuse_what_cannot_be_honoured(request)
     before = await context.store.read(lambda reader: find(context, reader, ref))
+    if before.configuration.code.is_image:
+        refuse_for_image(request)
     layers = before.configuration.layers
     if "Layers" in request:
         layers = await configurations.layers_from(context, request["Layers"])
@@ -276,12 +278,12 @@ def _doomed(context: Context, snapshot: FunctionSnapshot, ref: FunctionRef) -> l
 
 async def list_functions(context: Context, request: Request, call: Call) -> Response:
     size = request.get("MaxItems", DEFAULT_PAGE)
-    if request.get("MasterRegion") not in (None, "ALL", context.realm.region):
-        raise InvalidParameterValue(
-            f"MasterRegion {request['MasterRegion']} is not served here: name {context.realm.region}, or ALL."
-        )
     every = request.get("FunctionVersion") == "ALL"
     name, ordinal = decode_marker(request.get("Marker"), ("", -2))
+    if "MasterRegion" in request and not every:
+        raise InvalidParameterValue("FunctionVersion must be ALL when MasterRegion is given.")
+    if request.get("MasterRegion", "ALL") != "ALL":
+        return {"Functions": []}  # only what Lambda@Edge replicated from there, and nothing is replicated here
 
     def work(reader: Reader) -> list[FunctionVersion]:
         if every:

@@ -15,6 +15,7 @@ from lambstead.core.concurrency import (
     refuse_provisioned_twice,
 )
 from lambstead.core.errors import InvalidParameterValue
+from lambstead.core.invocations import FunctionSnapshot
 from lambstead.core.tenancy import refuse_with_tenancy
 from lambstead.store.port import Reader, Transaction
 
@@ -59,6 +60,7 @@ def _check(context: Context, reader: Reader, config: ProvisionedConcurrency) -> 
     before = next((c.requested for c in existing if c.qualifier == config.qualifier), 0)
     if snapshot is not None:
         refuse_provisioned_twice(config.qualifier, snapshot.aliases, [c.qualifier for c in existing])
+        _refuse_snap_start(snapshot, config.qualifier)
     unreserved = context.concurrent_executions - reader.concurrency_taken()
     check_provisioned(
         config.requested,
@@ -66,6 +68,14 @@ def _check(context: Context, reader: Reader, config: ProvisionedConcurrency) -> 
         reader.settings(config.function).reserved_concurrency,
         unreserved + before,
     )
+
+
+def _refuse_snap_start(snapshot: FunctionSnapshot, qualifier: str) -> None:
+    """Developer Guide, SnapStart, limitations: no provisioned concurrency. The form of the sentence is that of AWS's other refusals."""
+    alias = snapshot.aliases.get(qualifier)
+    version = snapshot.versions.get(alias.version if alias else qualifier)
+    if version is not None and "SnapStart" in version.configuration.recorded:
+        raise InvalidParameterValue("Provisioned Concurrency is not supported for SnapStart enabled functions.")
 
 
 def _document(config: ProvisionedConcurrency) -> Response:

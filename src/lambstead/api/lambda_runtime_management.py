@@ -4,6 +4,7 @@ from lambstead.api.context import Call, Context, Request, Response
 from lambstead.api.qualifiers import exists
 from lambstead.core.arn import LATEST, FunctionRef
 from lambstead.core.errors import ResourceNotFound
+from lambstead.core.images import refuse_feature_for_image
 from lambstead.core.runtime_management import RuntimeManagement
 from lambstead.store.port import Reader, Transaction
 
@@ -21,9 +22,11 @@ async def put_runtime_management_config(context: Context, request: Request, call
 
 
 def _refuse_missing(context: Context, reader: Reader, ref: FunctionRef) -> None:
-    """Raise ResourceNotFound unless the reference names a version; aliases have no runtime of their own."""
-    if not exists(reader, ref) or reader.version(ref.name, ref.qualifier or LATEST) is None:
+    """Raise ResourceNotFound unless the reference names a version: aliases have no runtime of their own. Nor have images."""
+    version = reader.version(ref.name, ref.qualifier or LATEST) if exists(reader, ref) else None
+    if version is None:
         raise ResourceNotFound(f"Function not found: {ref.arn(context.realm)}")
+    refuse_feature_for_image(version.configuration.code, "Runtime management")
 
 
 def _document(context: Context, ref: FunctionRef, management: RuntimeManagement) -> Response:

@@ -37,15 +37,18 @@ async def publish_version(context: Context, request: Request, call: Call) -> Res
         refuse_while_settling(latest, context.realm.function_arn(ref.name))
         refuse_stale_revision(latest.revision_id, request.get("RevisionId"))
         _refuse_other_code(latest, request.get("CodeSha256"))
-        if request.get("PublishTo") and not latest.is_managed:
-            raise InvalidParameterValue(
-                "PublishTo is supported only for functions with a capacity provider configuration."
-            )
+        refuse_publish_to_standard(request, managed=latest.is_managed)
         return publish_in(context, tx, latest, request)
 
     version = await context.store.write(work)
     context.poke()
     return function_configuration(version, context.realm, version.version)
+
+
+def refuse_publish_to_standard(request: Request, *, managed: bool) -> None:
+    """Raise InvalidParameterValue for a PublishTo of a function that has no `$LATEST.PUBLISHED`."""
+    if request.get("PublishTo") and not managed:
+        raise InvalidParameterValue("PublishTo is supported only for functions with a capacity provider configuration.")
 
 
 def _refuse_other_code(latest: FunctionVersion, sha256: str | None) -> None:

@@ -313,12 +313,13 @@ class Provisioning:
             order = await self._starting.order(environment, publication, groups)
         except (OSError, DomainError) as exc:
             log.exception("environment-not-started", extra={"environment": environment.id, "key": str(environment.key)})
+            code = "InvalidImage" if publication.configuration.code.is_image else "InternalError"
             document = msgspec.json.encode(
                 {"errorType": "Runtime.Unknown", "errorMessage": f"Its code cannot be had: {exc}"}
             )
             self.agent_reported(
                 instance.id,
-                EnvironmentFailed(environment.id, "Runtime.Unknown", document.decode(), "InternalError"),
+                EnvironmentFailed(environment.id, "Runtime.Unknown", document.decode(), code),
             )
             return
         if environment.id not in self.fleet.environments:

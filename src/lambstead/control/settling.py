@@ -77,7 +77,8 @@ class Settling:
             if version.state is State.DELETING or (version.is_managed and version.is_published):
                 continue
             try:
-                await self._packages.unpacked(version.configuration.code)
+                if not version.configuration.code.is_image:
+                    await self._packages.unpacked(version.configuration.code)
                 if version.configuration.layers:
                     await self._packages.stacked([layer.code for layer in version.configuration.layers])
             except (OSError, DomainError):

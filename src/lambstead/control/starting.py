@@ -1,6 +1,5 @@
 """What an agent is told when it shall start an environment: code and layers on disk, variables, limits, where to log."""
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -11,9 +10,11 @@ import msgspec
 
 from lambstead.core.arn import Realm
 from lambstead.core.egress import Egress, EgressRules
+from lambstead.core.errors import InvalidRuntime
 from lambstead.core.fleet import Environment
 from lambstead.core.functions import Configuration, Publication
-from lambstead.core.log_streams import GROUP_SUFFIX, default_group, file_name
+from lambstead.core.images import NOT_RUN
+from lambstead.core.log_streams import GROUP_SUFFIX, default_group, file_name, stream_of
 from lambstead.core.platform_records import LogOf
 from lambstead.link import messages
 from lambstead.store.port import Packages
@@ -81,6 +82,8 @@ class Starting:
 
         Raises OSError or DomainError if its code cannot be had.
         """
+        if publication.configuration.code.is_image:
+            raise InvalidRuntime(NOT_RUN.format(arn=self._realm.function_arn(environment.key.function)))
         code = await self._packages.unpacked(publication.configuration.code)
         layers = await self._layers(publication.configuration)
         order = self._start_message(environment, publication, code, layers, self._egress.policy(security_groups))
@@ -119,7 +122,7 @@ class Starting:
         configuration, key = publication.configuration, environment.key
         managed = configuration.managed is not None
         started = datetime.now(UTC)
-        stream = f"{started:%Y/%m/%d}/[{key.version}]{secrets.token_hex(16)}"
+        stream = stream_of(environment.instance_id, environment.id, key.version, started)
         path = self._logs / key.function / file_name(stream)
         path.parent.mkdir(parents=True, exist_ok=True)
         if configuration.logging.group != default_group(key.function):

@@ -4,6 +4,7 @@ Callers may name a function in five ways, each with an optional qualifier: `F`, 
 `<region>:<account>:function:F` as clients abbreviate it, and the full ARN (Lambda API reference, parameter FunctionName).
 """
 
+import hashlib
 import re
 from dataclasses import dataclass
 
@@ -36,6 +37,11 @@ class Realm:
 
     region: str = "us-east-1"
     account: str = "000000000000"
+
+    @property
+    def vpc_id(self) -> str:
+        """The one VPC of the account, in which every subnet is taken to be until there is an EC2 to ask."""
+        return "vpc-" + hashlib.sha256(f"{self.account}:{self.region}".encode()).hexdigest()[:17]
 
     def function_arn(self, name: str, qualifier: str | None = None) -> str:
         """The function's ARN, qualified when a qualifier is given."""

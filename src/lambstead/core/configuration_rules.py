@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 from lambstead.core.errors import InvalidParameterValue, ValidationError
 from lambstead.core.functions import Logging
@@ -11,6 +12,7 @@ MAX_VARIABLES_BYTES = 4096
 MAX_STANDARD_MEMORY_MB = 10_240
 MAX_STANDARD_TIMEOUT_S = 900
 MAX_STANDARD_STORAGE_MB = 10_240
+MIN_STORAGE_MB = 512
 
 RESERVED_VARIABLES = frozenset(
     {
@@ -59,6 +61,43 @@ def check_standard_size(memory_mb: int, timeout_s: int, storage_mb: int) -> None
             raise ValidationError(
                 f"'{member}' value failed to satisfy constraint: Member must have value less than or equal to {most}"
             )
+
+
+def vpc_config(asked: Mapping[str, Any], vpc_id: str) -> dict[str, Any]:
+    """VpcConfig of the API as AWS shows it. Without subnets and groups it detaches the function, and is shown with empty lists.
+
+    Raises InvalidParameterValue for subnets without security groups, or the other way round, in AWS's words (users' reports).
+    """
+    subnets, groups = list(asked.get("SubnetIds") or ()), list(asked.get("SecurityGroupIds") or ())
+    if bool(subnets) != bool(groups):
+        raise InvalidParameterValue("SubnetIds and SecurityIds must coexist or be both empty list.")
+    return {
+        "SubnetIds": subnets,
+        "SecurityGroupIds": groups,
+        "VpcId": vpc_id if subnets else "",
+        "Ipv6AllowedForDualStack": bool(subnets and asked.get("Ipv6AllowedForDualStack")),
+    }
+
+
+def check_together(recorded: Mapping[str, Any], storage_mb: int, *, managed: bool) -> None:
+    """Raise InvalidParameterValue for recorded members that AWS does not take together.
+
+    File systems need a VPC (users' reports); a managed function's is its provider's. SnapStart excludes file systems and more than 512 MB of
+    ephemeral storage (Developer Guide, SnapStart, limitations; the form of the sentence is that of AWS's other refusals of SnapStart).
+    """
+    systems = recorded.get("FileSystemConfigs") or ()
+    if systems and not managed and not recorded.get("VpcConfig", {}).get("SubnetIds"):
+        raise InvalidParameterValue(
+            f"Function must be configured to execute in a VPC to reference access point {systems[0]['Arn']}."
+        )
+    if recorded.get("SnapStart", {}).get("ApplyOn", "None") == "None":
+        return
+    if systems:
+        raise InvalidParameterValue("FileSystemConfigs is not supported for SnapStart enabled functions.")
+    if storage_mb > MIN_STORAGE_MB:
+        raise InvalidParameterValue(
+            f"EphemeralStorage greater than {MIN_STORAGE_MB} MB is not supported for SnapStart enabled functions."
+        )
 
 
 def logging_config(function: str, asked: Mapping[str, str], before: Logging | None, *, managed: bool) -> Logging:

@@ -65,15 +65,20 @@ UPDATING = Reason("Updating", "The function is being updated.")
 
 @dataclass(frozen=True, slots=True)
 class CodePackage:
-    """An uploaded zip: its content address, and what the API reports of it."""
+    """An uploaded zip, or a container image: its content address, and what the API reports of it."""
 
     sha256: str
-    """Base64 of the SHA-256, as in `CodeSha256`."""
+    """As in `CodeSha256`: base64 of the SHA-256 of a zip, hexadecimal digits of an image's digest."""
     size_bytes: int
+    """Of the zip; 0 for an image."""
+    image_uri: str = ""
+    """What the image was named; empty for a zip."""
+    source_kms_key: str = ""
+    """ARN of the key that the caller has the zip encrypted with; recorded only."""
 
     @property
-    def is_inline(self) -> bool:
-        return self.size_bytes > 0
+    def is_image(self) -> bool:
+        return bool(self.image_uri)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +113,7 @@ class Configuration:
     """Everything a publish freezes."""
 
     runtime: str
+    """Empty for a container image, as is the handler."""
     handler: str
     role: str
     code: CodePackage

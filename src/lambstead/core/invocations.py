@@ -12,6 +12,7 @@ from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
 from lambstead.core.concurrency import ConcurrencyLimits
 from lambstead.core.errors import InvalidParameterValue, NoPublishedVersion, ResourceNotFound
 from lambstead.core.functions import FunctionVersion, Publication, State, conflict_in_state
+from lambstead.core.images import NOT_RUN
 
 MAX_SYNC_SECONDS = 900
 
@@ -63,6 +64,8 @@ def resolve(snapshot: FunctionSnapshot | None, ref: FunctionRef, realm: Realm, d
         raise InvalidParameterValue("You cannot invoke a durable function using an unqualified ARN.")
     if version.serving is None or version.state is not State.ACTIVE:
         raise conflict_in_state(version.state)
+    if version.serving.configuration.code.is_image:
+        raise InvalidParameterValue(NOT_RUN.format(arn=realm.function_arn(snapshot.name, ref.qualifier)))
     qualifier = ref.qualifier or (LATEST_PUBLISHED if version.is_managed else None)
     return Target(snapshot.name, name, version.serving, realm.function_arn(snapshot.name, qualifier), snapshot.limits)
 

@@ -25,9 +25,21 @@ LAUNCH_LIMIT = timedelta(seconds=60)
 
 
 def plan(desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now: datetime) -> list[Order]:
-    """Everything to do now. `ids` yields fresh ids for instances and environments."""
-    draft = Draft(fleet, retiring(desired, fleet, policy, now))
-    planning = Planning(desired, draft, policy, ids, now)
+    """Everything to do now. `ids` yields fresh ids for instances and environments.
+
+    An old instance is replaced only where there is room for what takes its place: without it the old one serves on.
+    """
+    old = retiring(desired, fleet, policy, now)
+    planning, full = _planned(Planning(desired, Draft(fleet, old), policy, ids, now))
+    irreplaceable = {each for each in old if fleet.instances[each].provider in full}
+    if irreplaceable:
+        planning, _ = _planned(Planning(desired, Draft(fleet, old - irreplaceable), policy, ids, now))
+    return planning.orders
+
+
+def _planned(planning: Planning) -> tuple[Planning, set[str]]:
+    """The planning with all its orders, and the providers on which something found no room."""
+    desired, draft = planning.desired, planning.draft
     # First, for only of environments that drained before this plan was begun is it certain that `busy` grows no more.
     _stop_drained(planning)
     wanted = {key_of(v, p) for v in desired.versions for p in _publications(v)}
@@ -48,7 +60,7 @@ def plan(desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now
             _drain_unwanted(planning, environment)
     standard.make_room()
     _terminate_idle(planning)
-    return planning.orders
+    return planning, managed.full
 
 
 def retiring(desired: Desired, fleet: Fleet, policy: Policy, now: datetime) -> frozenset[str]:
@@ -71,6 +83,8 @@ class _ManagedPlan:
         self._planning = planning
         self._obstacles: dict[tuple[str, str], Reason] = {}
         self._retried: set[str] = set()
+        self.full: set[str] = set()
+        """Providers on which an environment found no room, and none is coming."""
 
     def provide(self, version: FunctionVersion, publication: Publication) -> None:
         """Bring one publication to what scaling wants, replace what is damaged or too old, and note what became of it."""
@@ -147,6 +161,7 @@ class _ManagedPlan:
         match place(demand, provider, zones, planning.draft):
             case Nowhere(code, text):
                 if not self._make_room(provider.name):
+                    self.full.add(provider.name)
                     self._held(version, publication, missing, Reason(code, text))
                 return False
             case OnInstance(instance, because):

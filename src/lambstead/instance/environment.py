@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from lambstead.core.limits import EnvironmentLimits
+from lambstead.core.log_streams import environment_mark
 from lambstead.core.runtime_api import Connections, InitProgress, error_document, exit_message, is_initialized
 from lambstead.instance.bubblewrap import find_program, plan_sandbox
 from lambstead.instance.cgroups import Cgroup, Cgroups, group_name
@@ -55,7 +56,7 @@ from lambstead.instance.runtimes.runtime import (
     WorkerLink,
 )
 from lambstead.instance.server_address import ServerAddress, connect, introduce
-from lambstead.instance.strays import ENVIRONMENT_VARIABLE, INSTANCE_VARIABLE
+from lambstead.instance.strays import MARKED_VARIABLE
 from lambstead.instance.worker_relay import WorkerRelay
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
@@ -121,6 +122,7 @@ class Environment:
         self._progress = asyncio.Event()
         self._ready = False
         self._main: MainProcess | None = None
+        self._mark = environment_mark(host.instance_id, start.environment_id)
         self._isolation = Isolation(host.level, start.egress)
         self.limits = EnvironmentLimits.of(
             memory_mb=start.memory_mb,
@@ -293,7 +295,7 @@ class Environment:
             places.layers_dir,
             process.variables,
         )
-        variables = runtime_variables(self._start, site, self._host.instance_id, Credentials.placeholder())
+        variables = runtime_variables(self._start, site, Credentials.placeholder())
         read_fd, write_fd = os.pipe()
         output.add_source(read_fd)
         inherited = [] if status_fd is None else [status_fd]
@@ -305,7 +307,7 @@ class Environment:
             inherited.append(frames_fd)
 
         def plan(gate_fd: int) -> ProcessPlan:
-            marks = {name: variables[name] for name in (ENVIRONMENT_VARIABLE, INSTANCE_VARIABLE)}
+            marks = {MARKED_VARIABLE: variables[MARKED_VARIABLE]}
             port = int(address.rpartition(":")[2])
             in_cgroup = self.cgroup is not None
             wish = Wish(
@@ -320,7 +322,7 @@ class Environment:
 
         try:
             self.cgroup = self._make_cgroup()
-            self._main = MainProcess(self._start.environment_id, self.cgroup, self._main_exited)
+            self._main = MainProcess(self._mark, self.cgroup, self._main_exited)
             self._main.start(plan, write_fd)
         except OSError as exc:
             self._end(_spawn_failure(exc, places.code))
@@ -345,6 +347,7 @@ class Environment:
         await asyncio.wait((arrival, self._ending), return_when=asyncio.FIRST_COMPLETED)
         if not arrival.done():
             arrival.cancel()
+            await asyncio.wait((arrival,))  # before the gate is closed
             return False
         try:
             listener = arrival.result()
@@ -504,7 +507,7 @@ class Environment:
         return _high_water_bytes(self._main.runtime_pid) if self._main is not None else 0
 
     def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
-        return self._main is not None and owns_connection(self._main.pid or 0, self._start.environment_id, peer, here)
+        return self._main is not None and owns_connection(self._main.pid or 0, self._mark, peer, here)
 
     # Limits
 

@@ -23,6 +23,8 @@ RUNTIME_API_PORT = 9001
 
 TASK_ROOT = Path("/var/task")
 RUNTIME_DIR = Path("/var/runtime")
+LANG_DIR = Path("/var/lang")
+"""Where the language of a managed runtime is."""
 LAYERS_DIR = Path("/opt")
 TEMP_DIR = Path("/tmp")
 OWN_DIR = Path("/var/lambstead")
@@ -122,10 +124,6 @@ class Places:
             if (prefix / folder).is_dir() and not _is_system(prefix / folder):
                 self.show(prefix / folder, prefix / folder)
         return interpreter
-
-    def show_program(self, program: Path) -> Path:
-        """Make a program that needs no files of its own visible under its own name. Returns the name."""
-        return program if _is_system(program) else self.show(program, program)
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,7 +191,7 @@ def _function(name: str, versions: list[FunctionVersion]) -> dict[str, object]:
     managed = latest.configuration.managed
     return {
         "name": name,
-        "runtime": latest.configuration.runtime,
+        "runtime": latest.configuration.runtime or "container image",
         "provider": managed.provider if managed else None,
         "versions": [
             {

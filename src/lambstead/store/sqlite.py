@@ -209,7 +209,7 @@ class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrite
             version=version.version,
             unsettled=int(version.is_settling or version.state is State.DELETING),
             provider=managed.provider if managed else None,
-            package=version.configuration.code.sha256,
+            package="" if version.configuration.code.is_image else version.configuration.code.sha256,
             document=document_of(version),
         )
 
