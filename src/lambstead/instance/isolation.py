@@ -123,6 +123,11 @@ class Places:
                 self.show(prefix / folder, prefix / folder)
         return interpreter
 
+    def show_tree(self, folder: Path) -> None:
+        """Make a folder visible under its own name, unless it is part of what every environment sees."""
+        if not _is_system(folder):
+            self.show(folder, folder)
+
     def show_program(self, program: Path) -> Path:
         """Make a program that needs no files of its own visible under its own name. Returns the name."""
         return program if _is_system(program) else self.show(program, program)
