@@ -63,8 +63,8 @@ FUNCTIONS = Path(__file__).parent / "functions"
 """Sources of functions that several tests deploy."""
 
 
-def archive(files: Mapping[str, str], *programs: str) -> bytes:
-    """A zip of these texts by their path; `programs` among them are executable."""
+def archive(files: Mapping[str, str | bytes], *programs: str) -> bytes:
+    """A zip of these contents by their path; `programs` among them are executable."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as opened:
         for name, text in files.items():

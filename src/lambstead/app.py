@@ -62,6 +62,7 @@ from lambstead.drivers.webhooks import HttpWebhooks
 from lambstead.instance.cgroups import find_cgroups, group_name
 from lambstead.instance.isolation import IsolationLevel
 from lambstead.instance.levels import LevelFails, keeps_in, strongest, try_level
+from lambstead.instance.runtimes.catalogue import obstacle
 from lambstead.instance.strays import kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.companion import CompanionPages
@@ -283,6 +284,7 @@ class Lambstead:
             default_minimum=settings.min_environments,
             throttles=self.throttles,
             concurrent_executions=settings.concurrent_executions,
+            runtime_obstacle=functools.partial(obstacle, settings.runtimes_dir),
             base_url=self.url,
         )
         self.schedules = Schedules(

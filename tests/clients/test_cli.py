@@ -273,9 +273,9 @@ def test_runtime_list_names_python(deployed: Lambstead) -> None:
 
 
 def test_runtime_install_refuses_what_is_not_built(deployed: Lambstead) -> None:
-    result = deployed.run("runtime", "install", "java21")
+    result = deployed.run("runtime", "install", "dotnet8")
     assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith("The runtime java21 is not built yet")
+    assert result.stderr.startswith("The runtime dotnet8 is not built yet")
 
 
 def test_a_second_server_on_the_same_data_is_refused(deployed: Lambstead) -> None:

@@ -124,7 +124,7 @@ def test_a_static_binary_serves(aws: "LambdaClient", tmp_path: Path) -> None:
     assert [invoke(aws, "static", {"n": n}).payload for n in range(3)] == [{"n": 0}, {"n": 1}, {"n": 2}]
 
 
-@pytest.mark.parametrize("runtime", ["java21", "dotnet8", "ruby3.4"])
+@pytest.mark.parametrize("runtime", ["dotnet8", "ruby3.4"])
 def test_runtimes_that_are_not_built_are_refused_at_create_with_the_missing_piece(
     aws: "LambdaClient", runtime: str
 ) -> None:

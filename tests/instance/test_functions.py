@@ -221,7 +221,7 @@ async def test_a_worker_lost_during_init_leaves_an_environment_with_the_others(
 @pytest.mark.parametrize(
     ("options", "reason_code", "word"),
     [
-        ({"runtime": "java21"}, "InvalidRuntime", "not built yet"),
+        ({"runtime": "dotnet8"}, "InvalidRuntime", "not built yet"),
         ({"runtime": "provided.al2023"}, "FunctionError.InvalidEntryPoint", "Couldn't find valid bootstrap(s)"),
         ({"runtime": "cobol"}, "InvalidRuntime", "no runtime called"),
         ({"code_path": "/does/not/exist"}, "FunctionError.InvalidWorkingDirectory", "/does/not/exist"),

@@ -87,6 +87,7 @@ def test_listed_runtimes_say_what_would_happen(runtimes: Path) -> None:
     assert list(by_identifier) == [
         *catalogue.PYTHON_RUNTIMES,
         *catalogue.NODE_RUNTIMES,
+        *catalogue.JAVA_RUNTIMES,
         *catalogue.CUSTOM_RUNTIMES,
         *catalogue.UNBUILT_RUNTIMES,
     ]
@@ -98,7 +99,7 @@ def test_listed_runtimes_say_what_would_happen(runtimes: Path) -> None:
         status = by_identifier[identifier]
         assert (status.advice == "") == (status.state == "ready")
     assert by_identifier["provided.al2023"].state == "ready"
-    assert "Maven" in by_identifier["java21"].advice
+    assert "NuGet" in by_identifier["dotnet8"].advice
 
 
 def test_without_any_interpreter_the_advice_says_what_to_install() -> None:
@@ -109,7 +110,7 @@ def test_without_any_interpreter_the_advice_says_what_to_install() -> None:
 @pytest.mark.parametrize(
     ("identifier", "words"),
     [
-        ("java21", "Maven"),
+        ("java99", "needs Java 99 or newer"),
         ("dotnet8", "NuGet"),
         ("ruby3.4", "gem"),
         ("provided.al1", "no runtime"),

@@ -1,5 +1,6 @@
 """Reading requests that create or change a function's configuration."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -20,7 +21,7 @@ from lambstead.core.errors import InvalidParameterValue, ResourceConflict, Resou
 from lambstead.core.functions import CodePackage, Configuration, Layer, Logging, ManagedInstances
 from lambstead.core.images import image_package, refuse_for_image, refuse_for_new_image
 from lambstead.core.layers import as_layer, check_unzipped, referenced
-from lambstead.core.runtimes import check_runtime
+from lambstead.core.runtimes import check_runtime, refuse_unavailable
 from lambstead.core.tenancy import check_tenancy
 from lambstead.store.port import Reader
 
@@ -73,6 +74,13 @@ async def package_for(context: Context, before: Configuration, code: Mapping[str
     if "ImageUri" in code:
         raise InvalidParameterValue("Please don't provide ImageUri when updating a function with packageType Zip.")
     return await package_from(context, code)
+
+
+async def refuse_unavailable_runtime(context: Context, request: Request) -> None:
+    """Raise InvalidParameterValue if the request names a runtime that this machine has not what it takes for."""
+    runtime = request.get("Runtime")
+    if runtime:
+        refuse_unavailable(runtime, await asyncio.to_thread(context.runtime_obstacle, runtime))
 
 
 async def layers_from(context: Context, arns: Sequence[str]) -> tuple[Layer, ...]:

@@ -167,6 +167,8 @@ class Context:
     """Where refused invocations are counted."""
     concurrent_executions: int
     """The account's limit of standard invocations at once."""
+    runtime_obstacle: Callable[[str], str]
+    """What a runtime needs that this machine lacks, as a sentence; empty if it can be had. May block while it looks."""
     base_url: str
     """Where clients reach this server; for links in answers."""
 

@@ -28,29 +28,35 @@ _CONFIGURATION = Gaps(
         "KMSKeyArn": "environment variables are not encrypted with it",
         "TracingConfig": "no traces are sent to X-Ray",
         "SnapStart": "no snapshot is taken; on managed functions AWS refuses it, and so do we",
+        "VpcConfig": "functions use this machine's network; subnets and groups are not looked up, and all are in one VPC",
+        "FileSystemConfigs": "nothing is mounted",
+        "ImageConfig": "container images are not run",
     },
     refused={
         **{member: f"{noun}: not built" for member, noun in NOT_YET.items()},
-        "VpcConfig": "functions use this machine's network; an empty one is taken",
-        "Runtime": "java*, dotnet* and ruby* have no launcher here; the refusal names the missing piece",
+        "Runtime": "dotnet* and ruby* have no launcher here; java* needs a JVM and AWS's client in the runtimes folder; refusals name what is missing",
     },
 )
-_NO_BUCKETS = "there is no S3; send the package inline"
-_NO_IMAGES = "container images are not built"
+_BUCKETS = "only with the companion (the extra `companion`), or with an endpoint for S3"
+_NO_IMAGES = "images are kept and shown, not run: invoking is refused, and publishing onto a capacity provider fails; a tag's digest is made from the URI"
 
 LAMBDA: Mapping[str, Gaps] = {
     "CreateFunction": Gaps(
-        _CONFIGURATION.recorded,
+        {
+            **_CONFIGURATION.recorded,
+            "Code.ImageUri": _NO_IMAGES,
+            "Code.SourceKMSKeyArn": "packages are not encrypted with it",
+        },
         {
             **_CONFIGURATION.refused,
-            "PackageType": _NO_IMAGES,
-            "Code.S3Bucket": _NO_BUCKETS,
-            "Code.ImageUri": _NO_IMAGES,
+            "Code.S3Bucket": _BUCKETS,
         },
     ),
     "UpdateFunctionConfiguration": _CONFIGURATION,
-    "UpdateFunctionCode": Gaps(refused={"S3Bucket": _NO_BUCKETS, "ImageUri": _NO_IMAGES}),
-    "PublishLayerVersion": Gaps(refused={"Content.S3Bucket": _NO_BUCKETS}),
+    "UpdateFunctionCode": Gaps(
+        {"ImageUri": _NO_IMAGES, "SourceKMSKeyArn": "packages are not encrypted with it"}, {"S3Bucket": _BUCKETS}
+    ),
+    "PublishLayerVersion": Gaps(refused={"Content.S3Bucket": _BUCKETS}),
     "CreateCapacityProvider": Gaps(
         {
             "VpcConfig": "the number of subnets decides the zones; nothing is attached to them",

@@ -49,6 +49,7 @@ async def create_function(context: Context, request: Request, call: Call) -> Res
     refuse_too_many_tags(request.get("Tags") or {})
     placeholder = configurations.image_from(request["Code"]) if configurations.is_image(request) else CodePackage("", 0)
     sketch = configurations.created(context, name, request, placeholder)
+    await configurations.refuse_unavailable_runtime(context, request)
     signing = request.get("CodeSigningConfigArn")
     if signing:
         refuse_feature_for_image(sketch.code, "Code signing")
@@ -181,6 +182,7 @@ async def update_function_configuration(context: Context, request: Request, call
     before = await context.store.read(lambda reader: find(context, reader, ref))
     if before.configuration.code.is_image:
         refuse_for_image(request)
+    await configurations.refuse_unavailable_runtime(context, request)
     layers = before.configuration.layers
     if "Layers" in request:
         layers = await configurations.layers_from(context, request["Layers"])

@@ -18,11 +18,11 @@ RETIRED = frozenset(
 )
 """Runtimes that AWS refuses for create and update, in words of its own."""
 
-RUNNABLE = re.compile(r"python3\.\d{1,2}|nodejs\d{2}\.x|provided\.al2|provided\.al2023")
-"""What environments of this Lambstead can start. Others are refused at create, not at the first invocation."""
+RUNNABLE = re.compile(r"python3\.\d{1,2}|nodejs\d{2}\.x|java\d{1,2}(\.al2|\.al2023)?|provided\.al2|provided\.al2023")
+"""What this Lambstead has a launcher for. Others are refused at create, not at the first invocation."""
 
+INSTEAD = "Use a Python or Node.js runtime, or provided.al2023 with a bootstrap of your own."
 MISSING_PIECES = {
-    "java": "a launcher for AWS's Java interface client (aws-lambda-java-runtime-interface-client, from Maven Central)",
     "dotnet": "a launcher for AWS's .NET interface client (Amazon.Lambda.RuntimeSupport, from NuGet)",
     "ruby": "a launcher for AWS's Ruby interface client (the gem aws_lambda_ric)",
 }
@@ -32,6 +32,12 @@ MISSING_PIECES = {
 def missing_piece(runtime: str) -> str:
     """What this Lambstead lacks to run the runtime's family; empty for families that it runs, or does not know."""
     return next((piece for family, piece in MISSING_PIECES.items() if runtime.startswith(family)), "")
+
+
+def refuse_unavailable(runtime: str, obstacle: str) -> None:
+    """Raise InvalidParameterValue if the machine lacks something that the runtime needs and that is not installed by itself."""
+    if obstacle:
+        raise InvalidParameterValue(f"This Lambstead cannot run {runtime}: {obstacle} {INSTEAD}")
 
 
 def check_runtime(runtime: str, *, managed: bool) -> None:
@@ -47,6 +53,5 @@ def check_runtime(runtime: str, *, managed: bool) -> None:
         )
     if not RUNNABLE.fullmatch(runtime):
         raise InvalidParameterValue(
-            f"This Lambstead cannot run {runtime}: it lacks {missing_piece(runtime) or 'this runtime'}. "
-            "Use a Python or Node.js runtime, or provided.al2023 with a bootstrap of your own."
+            f"This Lambstead cannot run {runtime}: it lacks {missing_piece(runtime) or 'this runtime'}. {INSTEAD}"
         )

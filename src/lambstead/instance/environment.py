@@ -264,6 +264,7 @@ class Environment:
             places=places,
             variables=self._start.variables,
             link=link,
+            handler=self._start.handler,
         )
         try:
             process = runtime.process(launch)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 from lambstead.instance.strays import find_strays
 
+_MAPPED = "".join(f"{part:08X}" for part in struct.unpack("=III", bytes(10) + b"\xff\xff"))
+"""How the table of IPv6 begins an IPv4 address."""
+
 
 def family(main: int) -> list[int]:
     """A process and all its descendants, parents before their children; empty if it is gone."""
@@ -43,10 +46,12 @@ def owns_connection(main: int, mark: str, peer: tuple[str, int], here: tuple[str
 
 def _inode(peer: tuple[str, int], here: tuple[str, int]) -> str | None:
     """The socket of the far end, as the kernel's table of connections names it."""
-    ends = f" {_hexadecimal(peer)} {_hexadecimal(here)} "
-    for line in Path("/proc/net/tcp").read_text().splitlines():
-        if ends in line:
-            return line.split()[9]
+    for table, prefix in (("tcp", ""), ("tcp6", _MAPPED)):  # JVMs speak IPv4 through sockets of IPv6
+        ends = f" {prefix}{_hexadecimal(peer)} {prefix}{_hexadecimal(here)} "
+        with contextlib.suppress(FileNotFoundError):  # a kernel without IPv6
+            for line in Path(f"/proc/net/{table}").read_text().splitlines():
+                if ends in line:
+                    return line.split()[9]
     return None
 
 
@@ -57,8 +62,8 @@ def _hexadecimal(address: tuple[str, int]) -> str:
 
 
 def _holds(pid: int, wanted: str) -> bool:
-    with contextlib.suppress(OSError):  # ended meanwhile
-        for entry in os.scandir(f"/proc/{pid}/fd"):
+    with contextlib.suppress(OSError), os.scandir(f"/proc/{pid}/fd") as entries:  # ended meanwhile
+        for entry in entries:
             with contextlib.suppress(OSError):
                 if os.readlink(entry.path) == wanted:
                     return True

@@ -125,6 +125,11 @@ class Places:
                 self.show(prefix / folder, prefix / folder)
         return interpreter
 
+    def show_tree(self, folder: Path) -> None:
+        """Make a folder visible under its own name, unless it is part of what every environment sees."""
+        if not _is_system(folder):
+            self.show(folder, folder)
+
 
 @dataclass(frozen=True, slots=True)
 class Isolation:

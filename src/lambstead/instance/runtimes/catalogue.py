@@ -6,15 +6,16 @@ from pathlib import Path
 from typing import Literal
 
 from lambstead.core.runtimes import missing_piece
-from lambstead.instance.runtimes import node, provided, python
-from lambstead.instance.runtimes.discovery import Interpreter, find_interpreters, find_nodes
+from lambstead.instance.runtimes import java, node, provided, python
+from lambstead.instance.runtimes.discovery import Interpreter, find_interpreters, find_javas, find_nodes
 from lambstead.instance.runtimes.installation import Report
 from lambstead.instance.runtimes.runtime import InstalledRuntime, RuntimeNotAvailable
 
 PYTHON_RUNTIMES = ("python3.10", "python3.11", "python3.12", "python3.13", "python3.14", "python3.15")
 NODE_RUNTIMES = ("nodejs20.x", "nodejs22.x", "nodejs24.x")
 CUSTOM_RUNTIMES = provided.IDENTIFIERS
-UNBUILT_RUNTIMES = ("java21", "java25", "dotnet8", "dotnet10", "ruby3.4")
+JAVA_RUNTIMES = ("java17", "java21", "java25")
+UNBUILT_RUNTIMES = ("dotnet8", "dotnet10", "ruby3.4")
 """Identifiers that are listed; others of the same families are accepted, and substituted if need be."""
 
 RuntimeState = Literal["ready", "not installed", "substituted", "missing", "not built"]
@@ -38,10 +39,11 @@ class RuntimeStatus:
 
 def list_runtimes(runtimes_dir: Path) -> list[RuntimeStatus]:
     """The state of every listed runtime. Runs interpreters that were not seen before; installs nothing."""
-    interpreters, nodes = find_interpreters(runtimes_dir), find_nodes(runtimes_dir)
+    interpreters, nodes, jvms = find_interpreters(runtimes_dir), find_nodes(runtimes_dir), find_javas(runtimes_dir)
     return [
         *(_python_status(runtimes_dir, identifier, interpreters) for identifier in PYTHON_RUNTIMES),
         *(_node_status(runtimes_dir, identifier, nodes) for identifier in NODE_RUNTIMES),
+        *(_java_status(runtimes_dir, identifier, jvms) for identifier in JAVA_RUNTIMES),
         *(_custom_status(identifier) for identifier in CUSTOM_RUNTIMES),
         *(
             RuntimeStatus(identifier, "not built", None, "", "", _not_built(identifier))
@@ -59,12 +61,25 @@ def install(runtimes_dir: Path, identifier: str, report: Report) -> InstalledRun
         return python.ensure(runtimes_dir, identifier, report)
     if node.named_major(identifier) is not None:
         return node.ensure(runtimes_dir, identifier, report)
+    if java.named_major(identifier) is not None:
+        return java.ensure(runtimes_dir, identifier)
     if identifier in CUSTOM_RUNTIMES:
         return provided.ensure(identifier)
     if missing_piece(identifier):
         raise RuntimeNotAvailable(_not_built(identifier))
-    known = (*PYTHON_RUNTIMES, *NODE_RUNTIMES, *CUSTOM_RUNTIMES)
+    known = (*PYTHON_RUNTIMES, *NODE_RUNTIMES, *JAVA_RUNTIMES, *CUSTOM_RUNTIMES)
     raise RuntimeNotAvailable(f"There is no runtime called {identifier!r}; there are {', '.join(known)}.")
+
+
+def obstacle(runtimes_dir: Path, identifier: str) -> str:
+    """What a runtime needs that is not here and is not installed by itself, and where it is had; empty if nothing. May run JVMs."""
+    if java.named_major(identifier) is None:
+        return ""
+    try:
+        java.ensure(runtimes_dir, identifier)
+    except RuntimeNotAvailable as exc:
+        return str(exc)
+    return ""
 
 
 def _not_built(identifier: str) -> str:
@@ -133,6 +148,21 @@ def _node_status(runtimes_dir: Path, identifier: str, nodes: list[Interpreter]) 
         client,
         f"{choice.note} {NO_SDK}",
     )
+
+
+def _java_status(runtimes_dir: Path, identifier: str, jvms: list[Interpreter]) -> RuntimeStatus:
+    major = java.named_major(identifier)
+    assert major is not None
+    try:
+        jvm, note = java.choose(major, jvms)
+    except RuntimeNotAvailable as exc:
+        return RuntimeStatus(identifier, "missing", None, "", "", str(exc))
+    try:
+        client = java.client_text(runtimes_dir)
+    except RuntimeNotAvailable as exc:
+        return RuntimeStatus(identifier, "missing", jvm.path, java.engine_text(jvm), "", str(exc))
+    state: RuntimeState = "substituted" if note else "ready"
+    return RuntimeStatus(identifier, state, jvm.path, java.engine_text(jvm), client, note)
 
 
 def _custom_status(identifier: str) -> RuntimeStatus:

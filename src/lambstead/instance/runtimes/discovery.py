@@ -1,4 +1,4 @@
-"""Which CPython interpreters and Node.js binaries this machine has.
+"""Which CPython interpreters, Node.js binaries and JVMs this machine has.
 
 A name on PATH proves nothing: version managers put shims there that fail when run. Every candidate is run once and asked what it is;
 the answer is kept in a file of the runtimes folder, keyed by path and modification time, so the next start asks nobody.
@@ -19,6 +19,7 @@ from pathlib import Path
 
 CACHE_NAME = "interpreters.json"
 NODES_CACHE_NAME = "nodes.json"
+JAVAS_CACHE_NAME = "javas.json"
 PROBE_TIMEOUT_SECONDS = 10.0
 """An interpreter that does not say what it is within this time is not one for us."""
 MAX_PROBES_AT_ONCE = 4
@@ -33,12 +34,16 @@ _NODE_PROBE = (
     "process.versions.bun||process.versions.deno||'']))"
 )
 _NODE_VERSION = re.compile(r"(\d+)\.(\d+)\.(\d+)")
+_JAVA_PROPERTY = re.compile(r"^\s+(java\.(?:version|home)) = (.+)$", re.MULTILINE)
+_JAVA_VERSION = re.compile(r"([1-9]\d*)(?:\.(\d+))?(?:\.(\d+))?(?:\.\d+)*")
+"""A release: `21` or `17.0.15`. Early-access builds have something behind it, and Java 8 calls itself `1.8.0_…`, which no release of AWS's client is for."""
+_JAVA_OPTIONS = frozenset({"JAVA_TOOL_OPTIONS", "JDK_JAVA_OPTIONS", "_JAVA_OPTIONS"})
 _NAME = re.compile(r"python3(\.\d+)?$")
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class Interpreter:
-    """A CPython, or a Node.js, that was run and answered."""
+    """A CPython, a Node.js or a JVM that was run and answered."""
 
     version: tuple[int, int, int]
     path: Path
@@ -64,6 +69,11 @@ def find_interpreters(runtimes_dir: Path) -> list[Interpreter]:
 def find_nodes(runtimes_dir: Path) -> list[Interpreter]:
     """Every usable Node.js release on this machine and in `runtimes_dir`, newest first. Remembers answers there."""
     return _find(runtimes_dir / NODES_CACHE_NAME, _node_candidates(runtimes_dir), probe_node)
+
+
+def find_javas(runtimes_dir: Path) -> list[Interpreter]:
+    """Every usable release of a JVM on this machine and in `runtimes_dir`, newest first. Remembers answers there."""
+    return _find(runtimes_dir / JAVAS_CACHE_NAME, _java_candidates(runtimes_dir), _probe_java)
 
 
 def _find(cache_path: Path, paths: Iterable[Path], probe: Callable[[Path], "Interpreter | None"]) -> list[Interpreter]:
@@ -113,6 +123,21 @@ def _node_candidates(runtimes_dir: Path) -> Iterator[Path]:
             yield path
 
 
+def _java_candidates(runtimes_dir: Path) -> Iterator[Path]:
+    home = os.environ.get("JAVA_HOME")
+    folders = [
+        *_globbed(runtimes_dir, "java*/bin"),
+        *([Path(home) / "bin"] if home else []),
+        *(Path(entry) for entry in os.environ.get("PATH", "").split(os.pathsep) if entry),
+        *_globbed(Path.home() / ".sdkman" / "candidates" / "java"),
+        *_globbed(Path("/usr/lib/jvm")),
+    ]
+    for folder in folders:
+        path = folder / "java"
+        if path.is_file() and os.access(path, os.X_OK):
+            yield path
+
+
 def _globbed(versions: Path, pattern: str = "*/bin") -> Iterable[Path]:
     return sorted(versions.glob(pattern))
 
@@ -151,6 +176,26 @@ def probe_node(path: Path) -> Interpreter | None:
     if answer.returncode != 0 or name != "node" or imitation or version is None or not os.access(executable, os.X_OK):
         return None
     return Interpreter((int(version[1]), int(version[2]), int(version[3])), Path(executable).resolve())
+
+
+def _probe_java(path: Path) -> Interpreter | None:
+    try:
+        answer = subprocess.run(
+            [path, "-XshowSettings:properties", "-version"],
+            capture_output=True,
+            timeout=PROBE_TIMEOUT_SECONDS,
+            stdin=subprocess.DEVNULL,
+            text=True,
+            env={name: value for name, value in os.environ.items() if name not in _JAVA_OPTIONS},
+        )
+    except (OSError, ValueError, subprocess.TimeoutExpired):
+        return None
+    properties = dict(_JAVA_PROPERTY.findall(answer.stderr))
+    version = _JAVA_VERSION.fullmatch(properties.get("java.version", ""))
+    executable = Path(properties.get("java.home", "/nowhere")) / "bin" / "java"
+    if answer.returncode != 0 or version is None or not os.access(executable, os.X_OK):
+        return None
+    return Interpreter((int(version[1]), int(version[2] or 0), int(version[3] or 0)), executable.resolve())
 
 
 class _Cache:

@@ -49,6 +49,8 @@ class Launch:
     """The customer's environment variables."""
     link: WorkerLink | None = None
     """Given only to runtimes whose workers can speak the link."""
+    handler: str = ""
+    """As configured, for clients that do not read it from `_HANDLER`."""
 
     @property
     def wrapper(self) -> Path | None:
