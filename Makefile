@@ -35,6 +35,7 @@ bench: $(READY)
 	$(BIN)/python -m bench.invoke
 
 docs: $(READY)
+	$(BIN)/python -m tests.operations_page
 	$(BIN)/python -m pytest -q tests/test_docs.py
 
 clean:

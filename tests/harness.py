@@ -86,16 +86,20 @@ class Server:
     @property
     def aws(self) -> "LambdaClient":
         """AWS's client, without its retries: a test wants to see the first answer."""
+        client: LambdaClient = self.client("lambda")
+        return client
+
+    def client(self, service: str) -> Any:  # Any: boto3 makes its clients at run time
+        """AWS's client of any service that is served, without its retries."""
         config = botocore.config.Config(retries={"max_attempts": 0}, read_timeout=60, max_pool_connections=64)
-        client: LambdaClient = boto3.client(
-            "lambda",
+        return boto3.client(
+            service,
             endpoint_url=self.url,
             region_name="us-east-1",
             aws_access_key_id="test",
             aws_secret_access_key="test",
             config=config,
         )
-        return client
 
     def status(self) -> dict[str, Any]:
         """`/_lambstead/status`."""
@@ -156,6 +160,8 @@ def start(data: Path, *flags: str, **settings: str) -> Server:
     data.mkdir(parents=True, exist_ok=True)
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LAMBSTEAD_"))}
     environ["LAMBSTEAD_RUNTIMES_DIR"] = str(RUNTIMES)
+    # Most tests talk with their functions through files and process ids, which only this level lets them; tests/isolation has the others.
+    environ["LAMBSTEAD_ISOLATION"] = "process"
     environ |= {f"LAMBSTEAD_{name.upper()}": value for name, value in settings.items()}
     with (data / "up.log").open("ab") as log:
         process = subprocess.Popen(

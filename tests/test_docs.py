@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import typer
+from botocore.model import Shape, StructureShape
+from tests import operations_page
 
 from lambstead.cli.main import app
 
@@ -116,6 +118,24 @@ def test_every_documented_make_target_exists() -> None:
     named = [(document, words[0]) for document, words in documented("make") if words]
     assert len(named) >= 5
     assert [(document, target) for document, target in named if target not in targets] == []
+
+
+def test_the_page_of_operations_is_what_the_registry_and_the_tests_say() -> None:
+    """`make docs` writes it anew."""
+    assert operations_page.PAGE.read_text() == operations_page.text()
+
+
+def test_every_gap_is_of_a_member_that_the_operation_has() -> None:
+    for served in operations_page.SERVED:
+        assert served.gaps.keys() <= served.registry.keys()
+        for operation, gaps in served.gaps.items():
+            shape = served.api.model.operation_model(operation).input_shape
+            for path in [*gaps.recorded, *gaps.refused]:
+                place: Shape | None = shape
+                for member in path.split("."):
+                    assert isinstance(place, StructureShape), (operation, path)
+                    place = place.members.get(member)
+                assert place is not None, (operation, path)
 
 
 def test_the_readme_shows_the_commands_of_a_newcomer() -> None:

@@ -6,22 +6,25 @@ Everything is wired here with ordinary calls; no other module knows how the part
 import asyncio
 import contextlib
 import fcntl
+import functools
 import gc
 import json
 import logging
 import os
+import random
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import uvloop
 
-from lambstead.api.context import Context
-from lambstead.api.operations import LAMBDA, LOGS
-from lambstead.config import Settings
+from lambstead.api.context import Call, Context
+from lambstead.api.lambda_invoke import invoke_event
+from lambstead.api.operations import LAMBDA, LOGS, SCHEDULER
+from lambstead.config import Settings, SettingsError
 from lambstead.control.agents import Agents
 from lambstead.control.durable.engine import DurableEngine, utc_now
 from lambstead.control.durable.executions import TimeSkipping
@@ -29,8 +32,10 @@ from lambstead.control.durable.notices import Notices
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
+from lambstead.control.provider_log import ProviderLog
 from lambstead.control.provisioning import Provisioning
 from lambstead.control.scaling import Scaling
+from lambstead.control.schedules import Schedules
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
 from lambstead.core.arn import Realm
@@ -38,21 +43,29 @@ from lambstead.core.demand import Pace
 from lambstead.core.desired import Policy
 from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.event_queue import RetryPolicy
+from lambstead.core.throttles import Throttles
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.drivers.destinations import AwsDestinations
 from lambstead.drivers.local import LocalDriver
 from lambstead.drivers.webhooks import HttpWebhooks
+from lambstead.instance.cgroups import find_cgroups, group_name
+from lambstead.instance.isolation import IsolationLevel
+from lambstead.instance.levels import LevelFails, keeps_in, strongest, try_level
 from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
 from lambstead.server.aws import AwsGateway
 from lambstead.server.doctor import Check, examine
 from lambstead.server.durable_pages import DurablePages
 from lambstead.server.function_urls import FunctionUrls
-from lambstead.server.http import HttpServer, bind
+from lambstead.server.gateway import Given
+from lambstead.server.gateway_calls import GatewayCalls
+from lambstead.server.gateways import Gateways
+from lambstead.server.http import HttpServer, bind, bind_shared, bind_unix
 from lambstead.server.invocations import GatewayInvocations
 from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.pages import Pages
+from lambstead.server.proxy import with_caller
 from lambstead.server.status import status
 from lambstead.store.log_files import LogFiles
 from lambstead.store.packages import DiskPackages
@@ -87,16 +100,21 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
     _log_to_stderr(settings.log_level)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
     with _locked(settings.data_dir):
-        listener = bind(settings.host, settings.port)
-        with contextlib.closing(listener):
-            return uvloop.run(_serve(settings, listener, ready))
+        if settings.gateways == 1:
+            listeners = [bind(settings.host, settings.port)]
+        else:
+            listeners = bind_shared(settings.host, settings.port, settings.gateways)
+        with contextlib.ExitStack() as closed_after:
+            for listener in listeners:
+                closed_after.enter_context(contextlib.closing(listener))
+            return uvloop.run(_serve(settings, listeners, ready))
 
 
-async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[str], None]) -> int:
+async def _serve(settings: Settings, listeners: Sequence[socket.socket], ready: Callable[[str], None]) -> int:
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    lambstead = await Lambstead.build(settings, listener)
+    lambstead = await Lambstead.build(settings, listeners)
     await lambstead.start()
     # What is there now stays: a full collection that has to look at it stops every invocation for tens of milliseconds.
     gc.collect()
@@ -115,10 +133,13 @@ async def _serve(settings: Settings, listener: socket.socket, ready: Callable[[s
 class Lambstead:
     """One running Lambstead. `build`, `start`, `stop`, in this order, once each."""
 
-    def __init__(self, settings: Settings, listener: socket.socket, store: SqliteStore) -> None:
+    def __init__(
+        self, settings: Settings, listeners: Sequence[socket.socket], store: SqliteStore, isolation: IsolationLevel
+    ) -> None:
         self.settings = settings
-        self._listener = listener
-        host, port = listener.getsockname()[:2]
+        self.isolation = isolation
+        self._listeners = listeners
+        host, port = listeners[0].getsockname()[:2]
         self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
         self.store = store
         data = settings.data_dir
@@ -129,10 +150,17 @@ class Lambstead:
             self._socket,
             _folder(data / "run" / "instances"),
             settings.runtimes_dir,
-            lambda instance_id: kill_strays(INSTANCE_VARIABLE, instance_id),
+            _clear_away,
+            isolation,
+            (lambda instance_id: (self._agents_address, self.agents.new_token(instance_id)))
+            if settings.agent_link == "tcp"
+            else None,
         )
+        self._agents_address = ""
+        """Where agents connect over TCP, once they can."""
         self.loop = Loop("provisioning", self._reconcile, settings.instance_poll)
         self.records = PlatformRecords()
+        self.throttles = Throttles()
         self.invoker = Invoker(
             Routes(store),
             realm,
@@ -144,6 +172,7 @@ class Lambstead:
                 settings.stream_kib_per_second * 1024,
             ),
             self.records,
+            self.throttles,
             self.loop.poke,
         )
         self.agents = Agents(self.invoker)
@@ -167,7 +196,9 @@ class Lambstead:
                 logs=_folder(data / "logs"),
                 endpoint_url=self.url,
                 workers_on_link=settings.runtime_client == "link",
+                egress=settings.egress_rules,
             ),
+            provider_log=ProviderLog(_folder(data / "logs"), realm),
             scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
             agents=self.agents,
@@ -201,12 +232,15 @@ class Lambstead:
         )
         invocations.durable = self.durable.executions
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
+        self.schedule_loop = Loop("schedules", self._run_schedules, EVENT_TICK)
+        destinations = _destinations(settings)
+        retries = RetryPolicy(settings.event_retry_delay, settings.event_backoff_first, settings.event_backoff_most)
         self.events = EventInvokes(
             store=store,
             invocations=invocations,
-            destinations=_destinations(settings),
+            destinations=destinations,
             realm=realm,
-            policy=RetryPolicy(settings.event_retry_delay, settings.event_backoff_first, settings.event_backoff_most),
+            policy=retries,
             now=lambda: datetime.now(UTC),
             poke=self.event_loop.poke,
         )
@@ -222,9 +256,25 @@ class Lambstead:
             poke=self.loop.poke,
             wake_events=self.event_loop.poke,
             wake_event_sources=self.event_source_loop.poke,
+            wake_schedules=self.schedule_loop.poke,
             default_minimum=settings.min_environments,
+            throttles=self.throttles,
             concurrent_executions=settings.concurrent_executions,
             base_url=self.url,
+        )
+        self.schedules = Schedules(
+            store=store,
+            invoke_event=lambda request_id, call, also: invoke_event(
+                context, Call(request_id, {}), call.ref, call.payload, call.client_context, call.execution_name, also
+            ),
+            invocations=invocations,
+            destinations=destinations,
+            realm=realm,
+            policy=retries,
+            now=lambda: datetime.now(UTC),
+            draw=random.random,
+            poke=self.schedule_loop.poke,
+            wake_events=self.event_loop.poke,
         )
         self._pages = Pages(
             profile=settings.profile,
@@ -236,18 +286,41 @@ class Lambstead:
             durable=DurablePages(store, self.durable, realm, utc_now).routes,
         )
         api = AwsApi.load("lambda")
-        self._aws = AwsGateway(context, {api: LAMBDA, AwsApi.load("logs"): LOGS})
+        served = {api: LAMBDA, AwsApi.load("logs"): LOGS, AwsApi.load("scheduler"): SCHEDULER}
+        self._aws = AwsGateway(
+            {
+                each: {name: functools.partial(operation, context) for name, operation in operations.items()}
+                for each, operations in served.items()
+            }
+        )
         short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out)
         self._function_urls = FunctionUrls(
             context, port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"
         )
         self._http = HttpServer(self._application, short_way)
+        self._gateways = self._build_gateways(realm) if len(listeners) > 1 else None
         self._looping: list[asyncio.Task[None]] = []
 
+    def _build_gateways(self, realm: Realm) -> Gateways:
+        """The processes that accept requests instead of this one."""
+        settings = self.settings
+        given = Given(
+            number=0,
+            listener=-1,
+            calls=self._socket.with_name("calls.sock"),
+            http=self._socket.with_name("http.sock"),
+            realm=realm,
+            stream_bytes_per_s=settings.stream_kib_per_second * 1024,
+            stop_wait=settings.stop_wait,
+            log_level=settings.log_level,
+        )
+        return Gateways(self._listeners, given, GatewayCalls(self.invoker))
+
     @classmethod
-    async def build(cls, settings: Settings, listener: socket.socket) -> "Lambstead":
-        """Open the store of the data directory and wire everything to it. Raises SchemaTooNew."""
-        return cls(settings, listener, await SqliteStore.open(settings.data_dir / "lambstead.db"))
+    async def build(cls, settings: Settings, listeners: Sequence[socket.socket]) -> "Lambstead":
+        """Open the store of the data directory and wire everything to it. Raises SchemaTooNew or SettingsError."""
+        isolation = await asyncio.to_thread(choose_isolation, settings)
+        return cls(settings, listeners, await SqliteStore.open(settings.data_dir / "lambstead.db"), isolation)
 
     async def start(self) -> None:
         """Clear away what a killed server left behind, then serve."""
@@ -259,28 +332,37 @@ class Lambstead:
         if swept:
             log.info("packages-swept", extra={"count": swept})
         await self.agents.listen(self._socket)
+        if self.settings.agent_link == "tcp":
+            self._agents_address = await self.agents.listen_tcp(self.settings.host)
         await self.events.start()
         await self.durable.start()
+        await self.schedules.start()
         self._looping = [
             asyncio.create_task(loop.run(), name=name)
             for name, loop in {
                 "provisioning": self.loop,
                 "event invokes": self.event_loop,
                 "event sources": self.event_source_loop,
+                "schedules": self.schedule_loop,
                 "durable executions": self.durable_loop,
                 "durable retention": self.durable_retention_loop,
                 "durable status changes": self.notice_loop,
             }.items()
         ]
-        await self._http.start(self._listener)
+        if self._gateways is None:
+            await self._http.start(self._listeners[0])
+        else:
+            await self._http.start(bind_unix(self._gateways.http))
+            await self._gateways.start()
 
     async def stop(self) -> None:
         """Let running requests finish for a while, end every instance, close the store."""
         # Before the port closes: functions that run shall be able to checkpoint to their end.
         await self.durable.stop(self.settings.stop_wait)
         await asyncio.gather(
-            self._http.stop(self.settings.stop_wait),
+            self._stop_answering(),
             self.events.stop(self.settings.stop_wait),
+            self.schedules.stop(self.settings.stop_wait),
         )
         for task in self._looping:
             task.cancel()
@@ -292,7 +374,14 @@ class Lambstead:
         await self.store.close()
         self._socket.unlink(missing_ok=True)
 
+    async def _stop_answering(self) -> None:
+        if self._gateways is not None:
+            await self._gateways.stop()
+        await self._http.stop(self.settings.stop_wait)
+
     async def _application(self, scope: Any, receive: Any, send: Any) -> None:  # Any: ASGI, as uvicorn types it
+        if self._gateways is not None:
+            scope = with_caller(scope)
         url_id = self._function_urls.url_id(scope)
         if url_id is not None:
             await self._function_urls(scope, receive, send, url_id)
@@ -307,6 +396,9 @@ class Lambstead:
     async def _run_events(self) -> timedelta | None:
         return await self.events.reconcile()
 
+    async def _run_schedules(self) -> timedelta | None:
+        return await self.schedules.reconcile()
+
     async def _run_durable(self) -> timedelta | None:
         return await self.durable.reconcile()
 
@@ -318,16 +410,57 @@ class Lambstead:
 
     async def _status(self) -> dict[str, object]:
         return await status(
-            self.settings, self.url, self.store, self.provisioning, self.invoker, self.events, self.durable
+            self.settings,
+            self.url,
+            self.store,
+            self.provisioning,
+            self.invoker,
+            self.events,
+            self.durable,
+            self._gateways.described() if self._gateways else [],
+            self.throttles.counted(),
         )
 
     def _examine(self) -> list[Check]:
-        return examine(self.settings.data_dir, self.settings.runtimes_dir)
+        return examine(self.settings.data_dir, self.settings.runtimes_dir, self.isolation)
 
     async def _reset(self) -> None:
         await self.store.write(lambda tx: tx.delete_everything())
         self.durable.forget()
         self.loop.poke()
+
+
+def choose_isolation(settings: Settings) -> IsolationLevel:
+    """The level of the settings, or for `auto` the strongest that works here; tried for real. Raises SettingsError."""
+    if settings.isolation == "auto":
+        level = strongest()
+    else:
+        level = settings.isolation
+        try:
+            try_level(level)
+        except LevelFails as exc:
+            raise SettingsError(
+                f"isolation: {level} does not work on this machine. {exc} {exc.advice}".rstrip()
+            ) from exc
+    if settings.egress_rules.need_isolation and not keeps_in(level):
+        raise SettingsError(
+            f"security_group_egress: some functions may not connect anywhere (none), which isolation level {level} cannot enforce. "
+            "`lambstead doctor` says what a stronger level needs; or remove the policy."
+        )
+    if level == "process":
+        log.warning(
+            "isolation-weak",
+            extra={"level": level, "because": "functions see this user's files and processes: run only what you trust"},
+        )
+    return level
+
+
+def _clear_away(instance_id: str) -> None:
+    """End what a dead instance left running, and remove its control groups."""
+    kill_strays(INSTANCE_VARIABLE, instance_id)
+    cgroups = find_cgroups()
+    if cgroups is not None:
+        cgroups.sweep(group_name(instance_id, ""))
 
 
 def _destinations(settings: Settings) -> AwsDestinations:

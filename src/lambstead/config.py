@@ -16,10 +16,13 @@ from pathlib import Path
 from typing import Final, Literal, NamedTuple, NewType, cast, get_args
 
 from lambstead.core.account import CONCURRENT_EXECUTIONS
+from lambstead.core.egress import Egress, EgressRules, parse_rules
 
 Profile = Literal["dev", "faithful"]
+AgentLink = Literal["unix", "tcp"]
 RuntimeClient = Literal["link", "official"]
 UrlPermissions = Literal["one", "both"]
+IsolationChoice = Literal["auto", "sandbox", "landlock", "process"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Region = NewType("Region", str)
 AccountId = NewType("AccountId", str)
@@ -32,6 +35,8 @@ MARKS_OF_CHILDREN: Final = frozenset({"LAMBSTEAD_ENVIRONMENT_ID", "LAMBSTEAD_INS
 """Set by agents for the processes they start, by which these are found again; no settings."""
 MAX_ENVIRONMENTS: Final = 15_000
 """AWS's own limit for `MinExecutionEnvironments`."""
+
+NO_CONTAINERS: Final = " Containers (runc, podman) and gVisor (runsc) are not built yet."
 
 _MASK = "********"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)?")
@@ -69,6 +74,8 @@ class Settings:
     """Loopback address the server listens on."""
     port: int
     """TCP port of every API; 0 lets the system choose a free one."""
+    gateways: int
+    """Processes that accept requests on the port. With 1 the server does it itself; more pay off where it is the bottleneck of many CPUs."""
     profile: Profile
     region: Region
     account_id: AccountId
@@ -94,6 +101,14 @@ class Settings:
     """How many times faster than AWS's the clock of scaling runs: with 60, what takes five minutes there takes five seconds."""
     runtime_client: RuntimeClient
     """How Python workers of managed functions get their events: over the invocation link, or with AWS's client speaking HTTP."""
+    isolation: IsolationChoice
+    """How functions are kept apart; `auto`: the strongest level that works on this machine."""
+    egress: Egress
+    """Where functions may connect to whose capacity provider has no security group that `security_group_egress` names."""
+    security_group_egress: str
+    """What security groups of capacity providers stand for: `sg-1=none,sg-2=host`."""
+    agent_link: AgentLink
+    """How agents reach the server: over a Unix socket, or over TCP as agents of other hosts would."""
     instance_poll: timedelta
     """The tick of the reconcile loop: how late a change is noticed when nobody reported it."""
     stream_kib_per_second: int
@@ -120,6 +135,11 @@ class Settings:
     endpoint_url_s3: str
 
     @property
+    def egress_rules(self) -> EgressRules:
+        """Where which functions may connect to."""
+        return EgressRules(self.egress, parse_rules(self.security_group_egress))
+
+    @property
     def authority(self) -> str:
         """Host and port as they stand in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
@@ -142,6 +162,7 @@ class Settings:
             runtimes_dir=sources.path("runtimes_dir", data_dir / "runtimes"),
             host=sources.loopback("host", "127.0.0.1"),
             port=sources.integer("port", 4566, 0, 65_535),
+            gateways=sources.integer("gateways", 1, 1, 64),
             profile=profile,
             region=Region(sources.matching("region", "us-east-1", r"[a-z]{2}(-[a-z]+)+-\d{1,2}", "us-east-1")),
             account_id=AccountId(sources.matching("account_id", "000000000000", r"\d{12}", "000000000000")),
@@ -162,12 +183,20 @@ class Settings:
                 "instance_lifetime", timedelta(days=14), timedelta(seconds=1), timedelta(days=365)
             ),
             scaling_time_scale=sources.number("scaling_time_scale", 1.0, 0.1, 1000.0),
+            isolation=cast(  # choice() checked it
+                IsolationChoice, sources.choice("isolation", get_args(IsolationChoice), "auto", NO_CONTAINERS)
+            ),
+            egress=cast(Egress, sources.choice("egress", get_args(Egress), "host")),  # choice() checked it
+            security_group_egress=sources.egress_rules("security_group_egress"),
             instance_poll=sources.duration(
                 "instance_poll", timedelta(seconds=5), timedelta(milliseconds=50), timedelta(minutes=1)
             ),
             runtime_client=cast(  # choice() checked it
                 RuntimeClient, sources.choice("runtime_client", get_args(RuntimeClient), "link")
             ),
+            agent_link=cast(
+                AgentLink, sources.choice("agent_link", get_args(AgentLink), "unix")
+            ),  # choice() checked it
             stream_kib_per_second=sources.integer("stream_kib_per_second", 2048, 32, 65_536),
             url_permissions=cast(  # choice() checked it
                 UrlPermissions,
@@ -264,13 +293,13 @@ class _Sources:
             )
         return timedelta(seconds=seconds)
 
-    def choice(self, key: str, choices: Sequence[str], default: str) -> str:
-        """One of `choices`."""
+    def choice(self, key: str, choices: Sequence[str], default: str, more: str = "") -> str:
+        """One of `choices`; `more` is said to whoever names another."""
         place, value, _ = self._find(key)
         if value is None:
             return default
         if value not in choices:
-            raise SettingsError(f"{place}: {_shown(value)} is not one of {', '.join(choices)}.")
+            raise SettingsError(f"{place}: {_shown(value)} is not one of {', '.join(choices)}.{more}")
         return str(value)
 
     def flag(self, key: str, *, default: bool) -> bool:
@@ -296,6 +325,17 @@ class _Sources:
     def url(self, key: str) -> str:
         """An http or https URL without a path; empty if nobody names one."""
         return self.matching(key, "", r"https?://[A-Za-z0-9.\-\[\]:]+/?", "http://127.0.0.1:9324")
+
+    def egress_rules(self, key: str) -> str:
+        """What security groups stand for; empty if nobody says."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return ""
+        try:
+            parse_rules(str(value))
+        except ValueError as exc:
+            raise SettingsError(f"{place}: {exc}.") from exc
+        return str(value)
 
     def loopback(self, key: str, default: str) -> str:
         """An address of this machine that no other machine can reach."""

@@ -73,7 +73,8 @@ def commands(group: typer.core.TyperGroup | None = None, path: tuple[str, ...] =
 
 def test_the_commands_are_these() -> None:
     names = {" ".join(words) for words in commands()}
-    singles = {"up", "down", "env", "status", "logs", "invoke", "doctor", "reset"}
+    singles = {"up", "down", "env", "status", "logs", "invoke", "doctor", "reset", "simulate"}
+    schedules = {f"schedule {name}" for name in ("create", "list", "show", "delete", "next")}
     durable = {
         f"durable {each}"
         for each in (
@@ -93,7 +94,7 @@ def test_the_commands_are_these() -> None:
             "unsubscribe",
         )
     }
-    assert names == singles | durable | {"runtime list", "runtime install"}
+    assert names == singles | durable | schedules | {"runtime list", "runtime install"}
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
@@ -101,7 +102,8 @@ def test_every_command_explains_itself_with_examples(words: tuple[str, ...]) -> 
     result = lambstead(*words, "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert f"lambstead {' '.join(words)}" in result.stdout.partition("Examples:")[2]
-    assert "--data" in result.stdout
+    needs_no_server = words in {("schedule", "next"), ("simulate",)}
+    assert ("--data" in result.stdout) is not needs_no_server
 
 
 def test_help_lists_every_command_in_one_line_each() -> None:
@@ -399,3 +401,44 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
         "Latest decisions",
         "2026-11-21 12:00:00Z  start env-1: below minimum",
     ]
+
+
+def test_coming_times_of_an_expression_need_no_server() -> None:
+    asked = (
+        "schedule",
+        "next",
+        "cron(30 2 ? * SUN *)",
+        "--timezone",
+        "Europe/Berlin",
+        "--after",
+        "2026-03-15T12:00:00Z",
+    )
+    shown = lambstead(*asked, "--count", "2")
+    assert (shown.returncode, shown.stderr) == (0, "")
+    assert shown.stdout.splitlines() == ["Sun 2026-03-22 02:30:00 CET", "Sun 2026-04-05 02:30:00 CEST"]
+    told = lambstead(*asked, "--count", "1", "--json")
+    assert json.loads(told.stdout) == ["2026-03-22T02:30:00+01:00"]
+
+
+def test_an_expression_that_is_never_due_is_bad_news() -> None:
+    result = lambstead("schedule", "next", "at(2020-01-01T00:00:00)", "--after", "2026-01-01")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "never due" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact", "next_step"),
+    [
+        (["cron(0 9 * * MON *)"], "Invalid Schedule Expression cron(0 9 * * MON *).", "exactly one of day-of-month"),
+        (["rate(1 minute)", "--after", "noon"], "noon is no time", "2026-12-01T09:00:00Z"),
+    ],
+)
+def test_a_wrong_expression_is_told_with_the_reason(arguments: list[str], fact: str, next_step: str) -> None:
+    told = complaint(lambstead("schedule", "next", *arguments))
+    assert fact in told[0]
+    assert next_step in told[1]
+
+
+def test_a_wrong_zone_is_named() -> None:
+    (told,) = complaint(lambstead("schedule", "next", "rate(1 minute)", "--timezone", "Mars"))
+    assert "Mars" in told

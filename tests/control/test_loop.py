@@ -54,3 +54,21 @@ def test_a_reconcile_that_raises_is_tried_again_at_the_next_poke() -> None:
         await asyncio.wait([running])
 
     asyncio.run(story())
+
+
+def test_a_loop_that_is_to_look_again_at_once_does_not_wait_for_its_tick() -> None:
+    async def story() -> None:
+        rounds: list[int] = []
+
+        async def reconcile() -> timedelta | None:
+            rounds.append(len(rounds))
+            return timedelta(0)
+
+        running = asyncio.create_task(Loop("test", reconcile, timedelta(hours=1)).run())
+        async with asyncio.timeout(10):
+            while len(rounds) < 3:  # noqa: ASYNC110 - until it has looked again
+                await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait([running])
+
+    asyncio.run(story())

@@ -5,6 +5,7 @@ What is seen here are the moments between plan and deed: a launch that fails, a 
 
 import asyncio
 import io
+import json
 import shutil
 import zipfile
 from collections.abc import Awaitable, Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 import pytest
 from tests.samples import created, managed, provider, published, standard
 
+from lambstead.control.provider_log import ProviderLog
 from lambstead.control.provisioning import Provisioning
 from lambstead.control.scaling import Scaling
 from lambstead.control.settling import Settling
@@ -23,9 +25,11 @@ from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
 from lambstead.core.capacity import ProviderState
 from lambstead.core.demand import Pace
 from lambstead.core.desired import Policy
+from lambstead.core.egress import EgressRules
 from lambstead.core.fleet import Instance, InstancePhase
 from lambstead.core.functions import FunctionVersion, State, UpdateStatus
 from lambstead.core.invocations import resolve
+from lambstead.core.throttles import Throttles
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.outcomes import Invocation
 from lambstead.dataplane.records import PlatformRecords
@@ -116,7 +120,7 @@ def play(tmp_path: Path, story: Callable[[Scene], Awaitable[None]]) -> None:
             pokes.append(None)
 
         packages, machines, letters = DiskPackages(tmp_path / "packages"), Machines(), Letters()
-        invoker = Invoker(Routes(store), Realm(), Limits(0.2, 5, 10), PlatformRecords(), poke)
+        invoker = Invoker(Routes(store), Realm(), Limits(0.2, 5, 10), PlatformRecords(), Throttles(), poke)
         provisioning = Provisioning(
             store=store,
             settling=Settling(store, packages, Realm()),
@@ -128,7 +132,9 @@ def play(tmp_path: Path, story: Callable[[Scene], Awaitable[None]]) -> None:
                 logs=tmp_path / "logs",
                 endpoint_url="http://127.0.0.1:1",
                 workers_on_link=True,
+                egress=EgressRules(),
             ),
+            provider_log=ProviderLog(tmp_path / "logs", Realm()),
             scaling=Scaling(invoker, POLICY, Pace()),
             driver=machines,
             agents=letters,
@@ -173,6 +179,51 @@ def test_a_launch_that_fails_is_tried_again(tmp_path: Path) -> None:
         await scene.provisioning.reconcile()
         assert [i.id for i in scene.machines.launched] == list(scene.provisioning.fleet.instances)
         assert len(scene.starts()) == 1
+
+    play(tmp_path, story)
+
+
+def test_the_providers_log_tells_what_becomes_of_its_instances(tmp_path: Path) -> None:
+    async def story(scene: Scene) -> None:
+        code = await scene.packages.put(package("a.py"))
+        await save(scene, published(managed(code=code)))
+        scene.machines.refusals = 1
+        await scene.provisioning.reconcile()
+        await scene.provisioning.reconcile()
+        (instance,) = scene.machines.launched
+        scene.provisioning.agent_reported(instance.id, AgentHello(1, instance.id, 1))
+        scene.machines.ended[0](instance.id, "signal SIGKILL")
+        file = tmp_path / "logs" / "capacity.providers" / "cp.log"
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        assert [line["level"] for line in lines] == ["INFO", "WARN", "INFO", "INFO", "WARN"]
+        kind = f"{instance.type.name} instance"
+        messages = [line["message"] for line in lines]
+        assert messages[0].startswith(f"Launching {kind} i-")
+        assert messages[1].startswith(f"Failed to launch {kind} in {instance.zone}: ")
+        assert messages[1].endswith(" - the system will retry")
+        assert messages[3] == f"Successfully launched {kind} {instance.id} in {instance.zone}"
+        assert messages[4].startswith(f"Health check failed for {kind} {instance.id}")
+        assert lines[3]["metadata"] == {
+            "instanceId": instance.id,
+            "availabilityZones": [instance.zone],
+            "instanceTypes": [instance.type.name],
+            "capacityProviderArn": Realm().capacity_provider_arn("cp"),
+        }
+
+    play(tmp_path, story)
+
+
+def test_at_level_warn_a_providers_log_has_failures_only(tmp_path: Path) -> None:
+    async def story(scene: Scene) -> None:
+        code = await scene.packages.put(package("a.py"))
+        await save(scene, published(managed(code=code)))
+        quiet = provider(telemetry={"LoggingConfig": {"SystemLogLevel": "WARN"}})
+        await scene.store.write(lambda tx: tx.save_provider(quiet))
+        scene.machines.refusals = 1
+        await scene.provisioning.reconcile()
+        await scene.provisioning.reconcile()
+        (line,) = (tmp_path / "logs" / "capacity.providers" / "cp.log").read_text().splitlines()
+        assert "Failed to launch" in line
 
     play(tmp_path, story)
 

@@ -5,11 +5,11 @@ way, as on the link. Everything can be under way at once: a worker dies while an
 The model keeps its own account of the promises; the pool must agree with it after every step.
 """
 
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import pytest
-from hypothesis import settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, precondition, rule
 
@@ -39,6 +39,7 @@ class Settlement:
 class Site:
     """An environment with its two queues, and the gateway's account of it."""
 
+    zone: str
     parked: int = 0
     busy: list[int] = field(default_factory=list)
     between: int = 0
@@ -86,6 +87,7 @@ class Admission(RuleBasedStateMachine):
             case Granted(granted, environment_id):
                 assert granted == ticket
                 assert not self.line, "somebody who came later was served first"
+                self._check_zone(environment_id, free)
                 self._grant(ticket, environment_id)
             case Waiting(waiting, deadline):
                 assert (waiting, deadline) == (ticket, self.now + patience)
@@ -121,12 +123,12 @@ class Admission(RuleBasedStateMachine):
 
     # --- what environments do --------------------------------------------------------------------------------------------
 
-    @precondition(lambda self: len(self.sites) < 3)
-    @rule(target=sites_made, workers=st.integers(1, MOST_WORKERS))
-    def join(self, workers: int) -> str:
+    @precondition(lambda self: len(self.sites) < 4)
+    @rule(target=sites_made, workers=st.integers(1, MOST_WORKERS), zone=st.sampled_from("ab"))
+    def join(self, workers: int, zone: str) -> str:
         environment_id = f"env-{self._number()}"
-        self.pool.joined(environment_id, "zone")
-        self.sites[environment_id] = Site(parked=workers, leaving=deque([Slots(workers)]))
+        self.pool.joined(environment_id, zone)
+        self.sites[environment_id] = Site(zone, parked=workers, leaving=deque([Slots(workers)]))
         return environment_id
 
     @rule(environment_id=sites_made)
@@ -322,6 +324,14 @@ class Admission(RuleBasedStateMachine):
         self.numbers += 1
         return self.numbers
 
+    def _check_zone(self, chosen: str, free: dict[str, int]) -> None:
+        """Of environments as fresh as the chosen one, none is in a zone that runs less."""
+        runs = Counter(dict.fromkeys("ab", 0))
+        for site in self.sites.values():
+            runs[site.zone] += site.given
+        zones = {self.sites[key].zone for key, idle in free.items() if idle == free[chosen]}
+        assert runs[self.sites[chosen].zone] == min(runs[zone] for zone in zones), "a busier zone was chosen"
+
     def _free(self) -> dict[str, int]:
         return {key: s.promised for key, s in self.sites.items() if s.promised > 0 and not s.draining}
 
@@ -371,3 +381,38 @@ def test_a_rejected_invocation_goes_ahead_of_the_line() -> None:
     assert pool.again(1, "a", 1.0, 9.0) == Waiting(1, 10.0)
     assert pool.next_deadline() == 9.0
     assert pool.slots_changed("a", 2) == [Granted(1, "a"), Granted(2, "a")]
+
+
+@given(
+    offers=st.lists(st.tuples(st.sampled_from("abc"), st.integers(1, 4)), min_size=1, max_size=6),
+    moves=st.lists(st.one_of(st.none(), st.integers(0, 20)), max_size=30),
+)
+def test_of_environments_as_fresh_the_one_in_the_quietest_zone_is_chosen(
+    offers: list[tuple[str, int]], moves: list[int | None]
+) -> None:
+    """A move of None admits an invocation, a number ends one of those that run; its slot is offered again at once."""
+    pool = Pool(max_waiting=0)
+    zones = {f"env-{number}": zone for number, (zone, _) in enumerate(offers)}
+    idle = {f"env-{number}": slots for number, (_, slots) in enumerate(offers)}
+    runs = Counter(dict.fromkeys("abc", 0))
+    for environment_id, zone in zones.items():
+        pool.joined(environment_id, zone)
+        pool.slots_changed(environment_id, idle[environment_id])
+    running: list[str] = []
+    for ticket, move in enumerate(moves):
+        if move is not None and running:
+            ended = running.pop(move % len(running))
+            pool.finished(ended)
+            pool.slots_changed(ended, 1)
+            idle[ended] += 1
+            runs[zones[ended]] -= 1
+        elif move is None and any(idle.values()):
+            decision = pool.admit(ticket, 0.0, 1.0)
+            assert isinstance(decision, Granted)
+            chosen = decision.environment_id
+            assert idle[chosen] == max(idle.values()), "packed although a fresher environment was free"
+            as_fresh = {zones[key] for key, count in idle.items() if count == idle[chosen]}
+            assert runs[zones[chosen]] == min(runs[zone] for zone in as_fresh), "a busier zone was chosen"
+            idle[chosen] -= 1
+            runs[zones[chosen]] += 1
+            running.append(chosen)

@@ -29,6 +29,7 @@ from lambstead.core.scaling import ScalingBounds
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 KEY = PublicationKey("f", "1", 1)
+ZONES = provider().zones("us-east-1")
 OTHER = PublicationKey("g", "1", 1)
 TYPES = {t.name: t for t in all_types()}
 SMALL = Demand(KEY, 1.0, 2048, 16)
@@ -53,7 +54,7 @@ def chosen(
     existing: Fleet, demand: Demand = SMALL, cp: CapacityProvider | None = None
 ) -> tuple[str, str] | tuple[str, str, str]:
     """The placement in short: `on` an instance, a `new` type in a zone, or `nowhere` with the code."""
-    match place(demand, cp or provider(), "us-east-1", Draft(existing)):
+    match place(demand, cp or provider(), ZONES, Draft(existing)):
         case OnInstance(instance, _):
             return "on", instance.id
         case OnNewInstance(kind, zone, _):
@@ -125,14 +126,14 @@ def test_instances_of_others_are_no_room() -> None:
 
 
 def test_the_reasons_are_sentences() -> None:
-    at_limit = place(SMALL, provider(max_vcpus=4), "us-east-1", Draft(fleet(("i1", "a", 3))))
+    at_limit = place(SMALL, provider(max_vcpus=4), ZONES, Draft(fleet(("i1", "a", 3))))
     assert at_limit == Nowhere("CapacityProviderScalingLimitExceeded", LIMIT_REACHED)
     assert LIMIT_REACHED == (
         "MinimumExecutionEnvironments can't be provisioned because CapacityProvider has reached maxVCpuCount limit. "
         "Increase maxVCpuCount in the CapacityProvider configuration and try again."
     )
     tiny = provider(requirements=InstanceRequirements(allowed=("c7i.large",)))
-    impossible = place(replace(SMALL, vcpus=2.0), tiny, "us-east-1", Draft(Fleet()))
+    impossible = place(replace(SMALL, vcpus=2.0), tiny, ZONES, Draft(Fleet()))
     assert impossible == Nowhere(
         "InsufficientCapacity",
         "No instance type that capacity provider cp allows has room for an execution environment of 2 vCPU and 2048 MB.",

@@ -236,6 +236,13 @@ class World:
             self.now += wait
         raise AssertionError(f"no rest after {MOST_ROUNDS} rounds; last orders: {self.orders[-6:]}")
 
+    def follow_orders(self) -> None:
+        """Everything under way succeeds, invocations go on, and no time passes."""
+        for _ in range(MOST_ROUNDS):
+            if not self.plan() and not self._succeed():
+                return
+        raise AssertionError(f"no rest after {MOST_ROUNDS} rounds; last orders: {self.orders[-6:]}")
+
     def _succeed(self) -> bool:
         instances = [i for i in self.fleet.instances.values() if i.phase is not InstancePhase.RUNNING]
         for instance in instances:
@@ -453,6 +460,33 @@ def test_zones_that_lost_more_than_others_are_balanced_again() -> None:
     assert max(world.zones().values()) - min(world.zones()[f"us-east-1{letter}"] for letter in "abc") <= 1
 
 
+def test_a_lost_zone_is_made_up_for_by_the_others_and_filled_again_when_it_is_back() -> None:
+    world = World(serving(managed()), providers=(provider(),))
+    world.scaled["f", LATEST_PUBLISHED] = 6
+    world.settle()
+    began = world.now
+
+    def in_lost_zone() -> list[str]:
+        return [i.id for i in world.fleet.instances.values() if i.zone == "us-east-1b"]
+
+    for _ in range(12):
+        for instance_id in in_lost_zone():
+            world.instance_dies(instance_id)
+        world.plan()
+        for instance_id in set(world.fleet.instances) - set(in_lost_zone()):
+            world.instance_comes_up(instance_id)
+        for environment in world.of_version():
+            if environment.instance_id not in in_lost_zone():
+                world.environment_is_ready(environment.id)
+        world.now += timedelta(seconds=1)
+    assert world.zones() == {"us-east-1a": 3, "us-east-1c": 3}
+    assert world.now - began < timedelta(seconds=30)
+    world.settle()
+    world.now += timedelta(minutes=2)
+    world.settle()
+    assert world.zones() == {"us-east-1a": 2, "us-east-1b": 2, "us-east-1c": 2}
+
+
 def test_an_instance_that_is_too_old_is_replaced_before_it_is_emptied() -> None:
     world = World(serving(managed()), providers=(provider(),))
     world.settle()
@@ -608,6 +642,34 @@ def test_a_failed_init_fails_a_pending_version_and_ends_its_other_environments()
     world.settle()
     assert world.version().state is State.FAILED
     assert not world.fleet.environments
+
+
+def test_warm_environments_that_nobody_uses_make_way_for_invocations_that_wait() -> None:
+    names = [f"f{number}" for number in range(POLICY.standard_limit + 2)]
+    world = World(*(replace(latest(standard()), function=name) for name in names))
+    *old, newer, newest = (PublicationKey(name, LATEST, 1) for name in names)
+    for key in old:
+        world.demand = {key: 1}
+        world.follow_orders()
+        world.busy = {e.id: 1 for e in world.fleet.running(key)}
+        world.plan()
+        world.now += timedelta(seconds=1)
+    (in_use,) = world.fleet.running(old[-1])
+    assert len(world.fleet.environments) == POLICY.standard_limit
+
+    world.demand = {old[-1]: 1, newer: 1}
+    world.plan()
+    world.plan()
+    (drained,) = (order.environment_id for order in world.orders if isinstance(order, DrainEnvironment))
+    assert world.fleet.environments[drained].key == old[0], "the one that was longest unused, and only as many as wait"
+    world.follow_orders()
+    assert len(world.fleet.running(newer)) == 1
+
+    world.demand = {old[-1]: 1, newer: 1, newest: 100}
+    world.follow_orders()
+    assert len(world.fleet.running(newest)) == POLICY.standard_limit - 2
+    assert in_use.id in world.fleet.environments, "what is in use stays"
+    assert len(world.fleet.running(newer)) == 1, "and what is waited for"
 
 
 def test_a_standard_function_gets_one_environment_per_invocation_within_the_limit() -> None:
@@ -823,7 +885,7 @@ def _fleet(on: str | None, **environment: object) -> Fleet:
         (_fleet("cp", phase=Phase.DRAINING, draining_since=START), timedelta(seconds=33)),
         (replace(_fleet("cp"), failures={KEY: Failure(1, START)}), POLICY.instance_lifetime),
         (replace(_fleet("cp"), failures={KEY: Failure(3, START)}), timedelta(seconds=3)),
-        (replace(_fleet("cp"), launch_failures={"cp": Failure(2, START)}), timedelta(seconds=1)),
+        (replace(_fleet("cp"), launch_failures={("cp", "us-east-1a"): Failure(2, START)}), timedelta(seconds=1)),
         (
             Fleet({"i": Instance("i", "cp", MACHINE, "z", START, InstancePhase.RUNNING, START)}),
             POLICY.idle_instance,
@@ -1047,7 +1109,12 @@ class Fates(RuleBasedStateMachine):
             configuration = version.serving.configuration
             key = key_of(version, version.serving)
             demand = Demand(key, configuration.vcpus_per_environment, configuration.memory_mb, 1)
-            nowhere = place(demand, self.world.providers["cp"], "us-east-1", Draft(self.world.fleet))
+            nowhere = place(
+                demand,
+                self.world.providers["cp"],
+                self.world.providers["cp"].zones("us-east-1"),
+                Draft(self.world.fleet),
+            )
             assert isinstance(nowhere, Nowhere), "there is room for an environment that is missing"
             return
         assert len(ready) == least
@@ -1094,3 +1161,12 @@ class Fates(RuleBasedStateMachine):
 
 TestFates = Fates.TestCase
 TestFates.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("bounds", [None, ScalingBounds(1, None)], ids=["default", "one"])
+def test_an_old_instance_serves_on_where_nothing_can_take_its_place(bounds: ScalingBounds | None) -> None:
+    fates = Fates()
+    fates.begin(subnets=1, max_vcpus=8, at_rest=True)
+    fates.grow_old(really=True)
+    fates.scale(which=MANAGED[0], bounds=bounds, then_rest=True)
+    fates.teardown()

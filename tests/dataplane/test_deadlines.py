@@ -12,6 +12,7 @@ from lambstead.core.errors import DomainError
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.functions import Publication
 from lambstead.core.invocations import Target
+from lambstead.core.throttles import Throttles
 from lambstead.dataplane.lane import Lane, Link
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
@@ -24,7 +25,7 @@ async def _one_second_call_beside_a_long_event() -> tuple[Outcome | DomainError,
     loop = asyncio.get_running_loop()
     near, far = socket.socketpair()
     _, connection = await loop.create_connection(lambda: LinkConnection(lambda *_: None, lambda *_: None), sock=near)
-    lane = Lane(PublicationKey("f", "1", 1), 1.0, 10, lambda _: None, lambda: None, PlatformRecords())
+    lane = Lane(PublicationKey("f", "1", 1), 1.0, 10, lambda _: None, lambda: None, PlatformRecords(), Throttles())
     links = [Link("env-1", connection, is_worker=True) for _ in range(2)]
     for link in links:
         lane.joined(link, "zone")

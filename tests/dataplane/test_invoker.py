@@ -18,6 +18,7 @@ from lambstead.core.errors import InvalidRequestContent, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.functions import Publication
 from lambstead.core.invocations import Target
+from lambstead.core.throttles import Throttles
 from lambstead.core.traces import trace_header
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.lane import Link, stream_ids
@@ -76,7 +77,9 @@ def run_with_store(tmp_path: Path, story: Callable[[Invoker, SqliteStore], Await
     async def told() -> None:
         store = await SqliteStore.open(tmp_path / "lambstead.db")
         try:
-            invoker = Invoker(Routes(store), Realm(), Limits(0.2, 0.2, 10), PlatformRecords(), lambda: None)
+            invoker = Invoker(
+                Routes(store), Realm(), Limits(0.2, 0.2, 10), PlatformRecords(), Throttles(), lambda: None
+            )
             await asyncio.wait_for(story(invoker, store), 30)
         finally:
             await store.close()

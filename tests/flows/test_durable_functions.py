@@ -295,6 +295,13 @@ def test_a_callback_is_completed_from_outside_once(server: Server) -> None:
     assert malformed.value.response["Error"]["Code"] == "InvalidParameterValueException"
 
 
+def test_a_callback_without_a_result_gives_the_code_nothing(server: Server) -> None:
+    arn = start_execution(server.aws, FLOW, {"do": "callback"})
+    callback_id = event_of(server.aws, arn, "CallbackStarted")["CallbackStartedDetails"]["CallbackId"]
+    server.aws.send_durable_execution_callback_success(CallbackId=callback_id, Result=b"")
+    assert result(finished(server.aws, arn)) == {"approved": None}
+
+
 def test_a_callback_is_failed_from_outside(server: Server) -> None:
     arn = start_execution(server.aws, FLOW, {"do": "callback"})
     callback_id = event_of(server.aws, arn, "CallbackStarted")["CallbackStartedDetails"]["CallbackId"]

@@ -90,6 +90,32 @@ def test_lines_of_an_execution_are_found_by_a_json_pattern_and_carry_their_time(
     assert [event["message"] for event in newest_first] == ["plain 2\n", "plain 1\n", "plain 0\n"]
 
 
+RAISES = """
+import logging
+def handler(event, context):
+    try:
+        raise RuntimeError("first")
+    except RuntimeError:
+        logging.exception("it failed")
+    print("printed next", flush=True)
+"""
+
+
+def test_a_logged_exception_ends_with_its_line(server: Server) -> None:
+    aws = server.aws
+    create_function(aws, "raises", RAISES)
+    wait_active(aws, "raises", "$LATEST")
+    invoke(aws, "raises", None, Qualifier="$LATEST")
+
+    def lines() -> list[str]:
+        events = logs_of(server).filter_log_events(logGroupName="/aws/lambda/raises")["events"]
+        return [event["message"] for event in events]
+
+    wait_for(lambda: any(line.startswith("REPORT") for line in lines()), "the invocation's log is there")
+    assert "RuntimeError: first\n" in lines()
+    assert "printed next\n" in lines()
+
+
 def test_a_managed_function_s_platform_records_have_times_too(server: Server) -> None:
     aws, logs = server.aws, logs_of(server)
     before = now_ms()

@@ -151,8 +151,12 @@ class Invocation:
 class Gateway:
     """The server's side of one agent."""
 
-    def __init__(self, folder: Path, runtimes_dir: Path) -> None:
+    def __init__(self, folder: Path, runtimes_dir: Path, tcp_host: str = "", prefix: tuple[str, ...] = ()) -> None:
+        """With `tcp_host` the agent comes over TCP; `prefix` is put before its command."""
         self.folder = folder
+        self.tcp_host = tcp_host
+        self.prefix = prefix
+        self.token = uuid.uuid4().hex
         self.runtimes_dir = runtimes_dir
         self.socket_path = folder / "s.sock"
         self.instance_id = f"i-{uuid.uuid4().hex[:17]}"
@@ -169,18 +173,28 @@ class Gateway:
 
     async def begin(self) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_unix_server(
-            lambda: LinkConnection(self._frame, self._lost), str(self.socket_path)
-        )
+        where = ["--socket", str(self.socket_path)]
+        if self.tcp_host:
+            self._server = await loop.create_server(
+                lambda: LinkConnection(self._frame, self._lost, lambda link: link.tune_tcp()), self.tcp_host, 0
+            )
+            where = ["--server", f"{self.tcp_host}:{self._server.sockets[0].getsockname()[1]}"]
+        else:
+            self._server = await loop.create_unix_server(
+                lambda: LinkConnection(self._frame, self._lost), str(self.socket_path)
+            )
         started = time.monotonic()
         self.process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "lambstead.instance.agent", "--socket", str(self.socket_path)),
+            *(*self.prefix, sys.executable, "-m", "lambstead.instance.agent", *where),
             *("--instance-id", self.instance_id, "--state-dir", str(self.folder / "state")),
             *("--runtimes-dir", str(self.runtimes_dir)),
-            stdin=asyncio.subprocess.DEVNULL,
+            stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=self._agent_log,
         )
+        assert self.process.stdin is not None
+        self.process.stdin.write(f"{self.token}\n".encode())
+        self.process.stdin.close()
         await self.until(lambda: any(isinstance(m, AgentHello) for m in self.messages), lambda: "AgentHello")
         self.hello_after = time.monotonic() - started
 
@@ -299,9 +313,11 @@ class Gateway:
 
 
 @contextlib.asynccontextmanager
-async def running_agent(folder: Path, runtimes_dir: Path) -> AsyncIterator[Gateway]:
+async def running_agent(
+    folder: Path, runtimes_dir: Path, tcp_host: str = "", prefix: tuple[str, ...] = ()
+) -> AsyncIterator[Gateway]:
     """A gateway with a real agent connected; at the end nothing of either may be left."""
-    gateway = Gateway(folder, runtimes_dir)
+    gateway = Gateway(folder, runtimes_dir, tcp_host, prefix)
     await gateway.begin()
     try:
         yield gateway

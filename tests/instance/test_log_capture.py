@@ -1,6 +1,7 @@
 """Lines into a file: whole, bounded, valid, and in nobody's way."""
 
 import asyncio
+import itertools
 import json
 import os
 import socket
@@ -118,3 +119,47 @@ async def test_lines_that_the_disk_refuses_are_counted_in_the_log(tmp_path: Path
     dropped, kept = (tmp_path / "good").read_text().splitlines()
     assert json.loads(dropped)["record"]["droppedBytes"] == len("lost\n")
     assert kept == "kept"
+
+
+def frame(text: bytes) -> bytes:
+    return b"\xa5\x5a\x00\x0e" + len(text).to_bytes(4, "big") + (1).to_bytes(8, "big") + text
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    records=st.lists(st.text("ab\nü", max_size=30), max_size=8),
+    cuts=st.lists(st.integers(1, 40), min_size=1, max_size=30),
+)
+def test_records_in_frames_end_with_their_line_however_they_arrive(
+    tmp_path: Path, records: list[str], cuts: list[int]
+) -> None:
+    path = tmp_path / "framed"
+    path.unlink(missing_ok=True)
+    data = b"".join(frame(record.encode()) for record in records)
+
+    async def main() -> None:
+        capture = LogCapture(path, max_sources=8)
+        read_fd, write_fd = os.pipe()
+        capture.add_frames(read_fd)
+        at = 0
+        for cut in itertools.cycle(cuts):
+            os.write(write_fd, data[at : at + cut])
+            capture.drain()
+            at += cut
+            if at >= len(data):
+                break
+        os.close(write_fd)
+        capture.close()
+
+    asyncio.run(main())
+    expected = "".join(record if record.endswith("\n") or not record else record + "\n" for record in records)
+    assert path.read_text() == expected
+
+
+async def test_what_is_no_frame_is_kept_as_plain_lines(capture: LogCapture, tmp_path: Path) -> None:
+    read_fd, write_fd = os.pipe()
+    capture.add_frames(read_fd)
+    os.write(write_fd, frame(b"framed") + b"\xa5plain\nmore")
+    os.close(write_fd)
+    capture.close()
+    assert (tmp_path / "log").read_bytes() == "framed\n\ufffdplain\nmore\n".encode()

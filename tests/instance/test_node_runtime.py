@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.harness import RUNTIMES, with_runtime
 
+from lambstead.instance.isolation import Places
 from lambstead.instance.runtimes import node
 from lambstead.instance.runtimes.discovery import NODES_CACHE_NAME, Interpreter, find_nodes, probe_node
 from lambstead.instance.runtimes.runtime import Launch, RuntimeNotAvailable
@@ -46,7 +47,7 @@ def launch(**members: object) -> Launch:
         "slots": 64,
         "vcpus": 2.0,
         "memory_mb": 2048,
-        "task_root": Path("/task"),
+        "places": Places(Path("/task"), None, Path("/temp"), own_root=False),
         "variables": {},
     }
     return Launch(**{**defaults, **members})  # type: ignore[arg-type]  # members of Launch by name

@@ -51,6 +51,9 @@ class Life:
     def invocation_timed_out(self, request_id: str) -> None:
         self.timed_out.append(request_id)
 
+    def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
+        return True
+
     def memory_high_water(self) -> int:
         return 0
 

@@ -104,14 +104,18 @@ def converse(aws: "LambdaClient", function: str, steps: "list[Step]") -> None:
     for name in (function, other):
         create_function(aws, name, SOURCE)
         wait_active(aws, name, "$LATEST")
-    known = {"F": function, "A": f"{REALM}:function:{function}", "G": other}
+    hold(aws, steps, {"F": function, "A": f"{REALM}:function:{function}", "G": other})
+
+
+def hold(client: Any, steps: "list[Step]", known: dict[str, str]) -> None:  # Any: boto3's client of any service
+    """Hold a conversation with these placeholders."""
     for number, step in enumerate(steps):
-        _take(aws, step, known, f"step {number}, {step.operation} {str(step.request)[:200]}")
+        _take(client, step, known, f"step {number}, {step.operation} {str(step.request)[:200]}")
 
 
-def _take(aws: "LambdaClient", step: Step, known: dict[str, str], where: str) -> None:
+def _take(client: Any, step: Step, known: dict[str, str], where: str) -> None:
     try:
-        response = getattr(aws, step.operation)(**_filled(step.request, known))
+        response = getattr(client, step.operation)(**_filled(step.request, known))
     except ClientError as error:
         _compare_refusal(error, step, known, where)
         return

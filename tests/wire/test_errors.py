@@ -13,8 +13,12 @@ from lambstead.wire.gateway import AwsApi, HttpResponse
 LAMBDA = AwsApi.load("lambda")
 LOGS = AwsApi.load("logs")
 GATEWAY = AwsApi.load("apigateway")
+SCHEDULER = AwsApi.load("scheduler")
 OF_LOGS = {errors.InvalidParameter}
-OF_LAMBDA = [error for error in DomainError.__subclasses__() if error not in OF_LOGS]
+OF_SCHEDULER = {errors.Conflict, errors.ServiceQuotaExceeded}
+NEVER_ANSWERED = {errors.NeedsOrdinaryWay}
+"""Between our own processes only."""
+OF_LAMBDA = [error for error in DomainError.__subclasses__() if error not in OF_LOGS | OF_SCHEDULER | NEVER_ANSWERED]
 
 
 def header(response: HttpResponse, name: str) -> str | None:
@@ -76,12 +80,27 @@ def test_the_json_protocol_names_the_error_in_the_body() -> None:
     assert LOGS.fail(None, errors.UnknownOperation("m"), "r").status == 400
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (errors.ValidationError("m"), 400),
+        (errors.ResourceNotFound("m"), 404),
+        (errors.Conflict("m"), 409),
+        (errors.ServiceQuotaExceeded("m"), 402),
+        (errors.ServiceFailure("m"), 500),
+    ],
+)
+def test_scheduler_errors_are_those_of_its_model(error: DomainError, status: int) -> None:
+    response = SCHEDULER.fail(None, error, "r")
+    assert (response.status, json.loads(response.body)) == (status, {"Message": "m"})
+
+
 @pytest.mark.parametrize("error", OF_LAMBDA, ids=lambda error: error.__name__)
 def test_every_domain_error_that_lambda_raises_can_be_rendered_by_lambda(error: type[DomainError]) -> None:
     assert 400 <= LAMBDA.fail(None, error("m"), "r").status < 600
 
 
-@pytest.mark.parametrize("api", [LAMBDA, LOGS, GATEWAY], ids=lambda api: api.service)
+@pytest.mark.parametrize("api", [LAMBDA, LOGS, GATEWAY, SCHEDULER], ids=lambda api: api.service)
 @pytest.mark.parametrize(
     "error",
     [

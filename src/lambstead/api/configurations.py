@@ -16,7 +16,7 @@ from lambstead.core.runtimes import check_runtime
 from lambstead.store.port import Reader
 
 RECORDED = ("DeadLetterConfig", "KMSKeyArn", "TracingConfig", "SnapStart")
-"""Members that are kept and shown, but change nothing here."""
+"""Members that are kept and shown as given; what has no effect of these stands in `gaps`."""
 
 NOT_YET: Mapping[str, str] = {
     "FileSystemConfigs": "file systems",

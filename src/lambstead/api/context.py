@@ -1,5 +1,6 @@
 """What an operation may use: the store, the packages, the way to poke the control loops, the invoke path, time and fresh ids."""
 
+import random
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,12 +13,17 @@ from lambstead.core.durable.model import Operation as DurableOperation
 from lambstead.core.durable.start_options import StartOptions
 from lambstead.core.errors import DomainError
 from lambstead.core.invocations import Target
-from lambstead.store.port import Logs, Packages, Store
+from lambstead.core.throttles import Throttles
+from lambstead.store.port import Logs, Packages, Store, Transaction
 
 Request = Mapping[str, Any]
 """A parsed and validated request by the members of the service model."""  # Any: documents typed by the model, checked at the wire
 Response = dict[str, Any]
 """A response by the members of the service model."""  # Any: see Request
+
+
+def nothing_else(_: Transaction) -> None:
+    """What is written with a start or an event when nothing else is."""
 
 
 class Outcome(Protocol):
@@ -41,6 +47,10 @@ class StreamedResponse(Protocol):
     @property
     def outcome(self) -> Outcome | DomainError:
         """How it ended. The payload is what did not come in parts."""
+
+    @property
+    def executed_version(self) -> str:
+        """The version that answers."""
 
     @property
     def content_type(self) -> str | None:
@@ -84,8 +94,9 @@ class DurableExecutions(Protocol):
         trace_header: str | None = None,
         tenant_id: str | None = None,
         options: StartOptions = ...,
+        also: Callable[[Transaction], None] = nothing_else,
     ) -> Execution:
-        """Start an execution, or find the one that was started with this name and input before."""
+        """Start an execution, or find the one that was started with this name and input before. `also` is written in the same transaction."""
 
     async def closed(self, execution_id: str) -> Execution:
         """The execution once it has ended."""
@@ -140,8 +151,12 @@ class Context:
     """Wakes the loop that runs asynchronous invocations, after one was queued."""
     wake_event_sources: Callable[[], None]
     """Wakes the loop of event source mappings, after one was changed."""
+    wake_schedules: Callable[[], None]
+    """Wakes the loop of schedules, after one was created or changed."""
     default_minimum: int
     """Environments of a version whose scaling nobody configured."""
+    throttles: Throttles
+    """Where refused invocations are counted."""
     concurrent_executions: int
     """The account's limit of standard invocations at once."""
     base_url: str
@@ -166,6 +181,10 @@ class Context:
     def new_id(self) -> str:
         """32 random hexadecimal digits."""
         return uuid.uuid4().hex
+
+    def draw(self) -> float:
+        """A random number from 0 up to 1."""
+        return random.random()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,18 +1,29 @@
 """Invoke of a durable function: starts an execution, and waits for its end unless the caller does not."""
 
 import asyncio
+from collections.abc import Callable
 
-from lambstead.api.context import Context, Request, Response
+from lambstead.api.context import Context, Request, Response, nothing_else
 from lambstead.core.durable.answers import MAX_WAIT_S, answer_of, refuse_long_wait, unfinished
 from lambstead.core.durable.start_options import StartOptions
 from lambstead.core.event_queue import check_payload_size
 from lambstead.core.invocations import Target
+from lambstead.store.port import Transaction
 
 
 async def invoke_durable(
-    context: Context, request: Request, target: Target, payload: bytes, trace_header: str, options: StartOptions
+    context: Context,
+    request: Request,
+    target: Target,
+    payload: bytes,
+    trace_header: str,
+    options: StartOptions,
+    also: Callable[[Transaction], None] = nothing_else,
 ) -> Response:
-    """The answer to an Invoke of a durable function; one whose execution failed carries its ARN too."""
+    """The answer to an Invoke of a durable function; one whose execution failed carries its ARN too.
+
+    `also` is written in the transaction that starts the execution.
+    """
     config = target.publication.configuration.durable
     assert config is not None
     kind = request.get("InvocationType", "RequestResponse")
@@ -30,6 +41,7 @@ async def invoke_durable(
         trace_header=trace_header,
         tenant_id=request.get("TenantId"),
         options=options,
+        also=also,
     )
     arn = execution.arn(context.realm)
     if kind == "Event":

@@ -3,17 +3,19 @@
 import base64
 import binascii
 import codecs
+from collections.abc import Callable
 
 import msgspec
 
-from lambstead.api.context import Call, Context, Request, Response
+from lambstead.api.context import Call, Context, Request, Response, nothing_else
 from lambstead.api.lambda_durable_invoke import invoke_durable
 from lambstead.core.arn import FunctionRef
 from lambstead.core.durable.start_options import StartOptions
-from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent
+from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent, TooManyRequests
 from lambstead.core.event_queue import QueuedEvent, check_payload_size, check_room
 from lambstead.core.invocations import Target
 from lambstead.core.lineage import arrive
+from lambstead.core.throttles import Cause
 from lambstead.core.traces import trace_header
 from lambstead.store.port import Transaction
 
@@ -35,10 +37,7 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
         return await invoke_durable(
             context, request, target, payload, _trace(context, call), StartOptions.of_headers(call.headers)
         )
-    if request.get("DurableExecutionName"):
-        raise InvalidParameterValue(
-            "DurableExecutionName is supported only for functions that were created with DurableConfig."
-        )
+    _refuse_execution_name(request.get("DurableExecutionName"))
     if kind == "DryRun":
         return {"StatusCode": 204}
     if kind == "Event":
@@ -65,25 +64,50 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
 async def invoke_async(context: Context, request: Request, call: Call) -> Response:
     ref = FunctionRef.parse(request["FunctionName"], context.realm)
     payload = checked_payload(request["InvokeArgs"])
-    target = await context.invocations.resolve(ref)
-    if target.publication.configuration.durable is not None:
-        await invoke_durable(
-            context,
-            {"InvocationType": "Event"},
-            target,
-            payload,
-            _trace(context, call),
-            StartOptions.of_headers(call.headers),
-        )
-    else:
-        await queue_event(context, call, ref, payload, "", "")
+    await invoke_event(context, call, ref, payload, "")
     return {"Status": 202}
 
 
-async def queue_event(
-    context: Context, call: Call, ref: FunctionRef, payload: bytes, client_context: str, tenant_id: str
+def _refuse_execution_name(name: str | None) -> None:
+    if name:
+        raise InvalidParameterValue(
+            "DurableExecutionName is supported only for functions that were created with DurableConfig."
+        )
+
+
+async def invoke_event(
+    context: Context,
+    call: Call,
+    ref: FunctionRef,
+    payload: bytes,
+    client_context: str,
+    execution_name: str | None = None,
+    also: Callable[[Transaction], None] = nothing_else,
 ) -> None:
-    """Take an asynchronous invocation of a function that can be invoked; it is durable when this returns.
+    """Take an asynchronous invocation: queue it, or start an execution if the function is durable. It is durable when this returns.
+
+    `also` is written in the same transaction, or nothing is. Raises what resolving the function raises, and what `queue_event` does.
+    """
+    target = await context.invocations.resolve(ref)
+    if target.publication.configuration.durable is not None:
+        request = {"InvocationType": "Event", "DurableExecutionName": execution_name}
+        options = StartOptions.of_headers(call.headers)
+        await invoke_durable(context, request, target, payload, _trace(context, call), options, also)
+        return
+    _refuse_execution_name(execution_name)
+    await queue_event(context, call, ref, payload, client_context, "", also)
+
+
+async def queue_event(
+    context: Context,
+    call: Call,
+    ref: FunctionRef,
+    payload: bytes,
+    client_context: str,
+    tenant_id: str,
+    also: Callable[[Transaction], None] = nothing_else,
+) -> None:
+    """Take an asynchronous invocation of a function that can be invoked; it is durable, and so is what `also` writes, when this returns.
 
     Raises RequestEntityTooLarge for more than 1 MB and TooManyRequests when the queue is full.
     """
@@ -101,10 +125,15 @@ async def queue_event(
     )
 
     def work(tx: Transaction) -> None:
+        also(tx)
         check_room(tx.queue_totals(), payload)
         tx.enqueue_event(event, payload or b"{}", event.accepted_at)
 
-    await context.store.write(work)
+    try:
+        await context.store.write(work)
+    except TooManyRequests:
+        context.throttles.add(ref.name, "", Cause.EVENT_QUEUE_FULL)
+        raise
     context.wake_events()
 
 

@@ -25,6 +25,8 @@ from lambstead.api import (
     lambda_versions,
     logs_events,
     logs_groups,
+    schedule_groups,
+    schedules,
 )
 from lambstead.api.context import Operation
 
@@ -122,6 +124,20 @@ LAMBDA: Mapping[str, Operation] = {
     "ListEventSourceMappings": lambda_event_sources.list_event_source_mappings,
 }
 
+SCHEDULER: Mapping[str, Operation] = {
+    "CreateSchedule": schedules.create_schedule,
+    "GetSchedule": schedules.get_schedule,
+    "UpdateSchedule": schedules.update_schedule,
+    "DeleteSchedule": schedules.delete_schedule,
+    "ListSchedules": schedules.list_schedules,
+    "CreateScheduleGroup": schedule_groups.create_schedule_group,
+    "GetScheduleGroup": schedule_groups.get_schedule_group,
+    "DeleteScheduleGroup": schedule_groups.delete_schedule_group,
+    "ListScheduleGroups": schedule_groups.list_schedule_groups,
+    "TagResource": schedule_groups.tag_resource,
+    "UntagResource": schedule_groups.untag_resource,
+    "ListTagsForResource": schedule_groups.list_tags_for_resource,
+}
 LOGS: Mapping[str, Operation] = {
     "DescribeLogGroups": logs_groups.describe_log_groups,
     "DescribeLogStreams": logs_groups.describe_log_streams,

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 from urllib.parse import quote
@@ -59,17 +58,10 @@ def invoke(
 
 
 def _call(settings: Settings, server: RunningServer, function: str, qualifier: str | None, event: bytes) -> "Answer":
-    from lambstead.cli.server_api import exchange, with_query
+    from lambstead.cli.server_api import exchange, signed_headers, with_query
 
     path = with_query(f"/2015-03-31/functions/{quote(function, safe='')}/invocations", {"Qualifier": qualifier})
-    # The form of a SigV4 header is enough: the server accepts any credentials.
-    now = datetime.now(UTC)
-    scope = f"{settings.access_key_id}/{now:%Y%m%d}/{server.region}/lambda/aws4_request"
-    headers = {
-        "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host;x-amz-date, Signature={'0' * 64}",
-        "X-Amz-Date": f"{now:%Y%m%dT%H%M%SZ}",
-        "Content-Type": "application/json",
-    }
+    headers = {**signed_headers(server, settings.access_key_id, "lambda"), "Content-Type": "application/json"}
     return exchange(server, "POST", path, event, headers)
 
 

@@ -26,8 +26,24 @@ def up(
         str | None, typer.Option("--host", metavar="ADDRESS", help="Loopback address.  [default: 127.0.0.1]")
     ] = None,
     data: DataOption = None,
+    gateways: Annotated[
+        int | None,
+        typer.Option("--gateways", metavar="N", help="Processes that accept requests on the port.  [default: 1]"),
+    ] = None,
+    agent_link: Annotated[
+        str | None,
+        typer.Option("--agent-link", metavar="unix|tcp", help="How agents of instances connect.  [default: unix]"),
+    ] = None,
     profile: Annotated[
         str | None, typer.Option("--profile", metavar="dev|faithful", help="Set of defaults.  [default: dev]")
+    ] = None,
+    isolation: Annotated[
+        str | None,
+        typer.Option(
+            "--isolation",
+            metavar="LEVEL",
+            help="auto, sandbox, landlock or process; see `lambstead doctor`.  [default: auto]",
+        ),
     ] = None,
     time_skip: Annotated[
         bool, typer.Option("--time-skip", help="Durable executions skip the time in which they only wait.")
@@ -44,9 +60,20 @@ def up(
       lambstead up
       lambstead up --port 0 --data ./state
       lambstead up --profile faithful
+      lambstead up --isolation sandbox
+      lambstead up --gateways 4
       lambstead up --time-skip
     """
-    settings = settings_for(data, port=port, host=host, profile=profile, time_skip=time_skip or None)
+    settings = settings_for(
+        data,
+        port=port,
+        host=host,
+        gateways=gateways,
+        agent_link=agent_link,
+        profile=profile,
+        isolation=isolation,
+        time_skip=time_skip or None,
+    )
     _refuse_second_server(settings)
     _prepare_data_dir(settings)
     _refuse_taken_port(settings)
@@ -146,12 +173,13 @@ def _cannot_listen(settings: Settings, exc: OSError) -> CommandFailed:
 def _serve(settings: Settings) -> int:
     # Everything heavy (HTTP, models, store) comes with these imports.
     from lambstead.app import ServerAlreadyRunning, serve
+    from lambstead.server.gateways import GatewayNotStarted
     from lambstead.server.http import PortTaken
     from lambstead.store.sqlite import SchemaTooNew
 
     try:
         return serve(settings, _announce)
-    except (ServerAlreadyRunning, PortTaken, SchemaTooNew) as exc:
+    except (ServerAlreadyRunning, PortTaken, GatewayNotStarted, SchemaTooNew) as exc:
         raise CommandFailed(str(exc)) from exc
 
 

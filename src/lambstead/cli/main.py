@@ -12,7 +12,18 @@ import sys
 
 import typer
 
-from lambstead.cli import diagnosis, durable, environment, invocation, lifecycle, logs, runtimes, status
+from lambstead.cli import (
+    diagnosis,
+    durable,
+    environment,
+    invocation,
+    lifecycle,
+    logs,
+    runtimes,
+    schedules,
+    simulation,
+    status,
+)
 from lambstead.cli.failures import CommandFailed
 from lambstead.config import SettingsError
 
@@ -33,6 +44,8 @@ app.command("invoke")(invocation.invoke)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(runtimes.app, name="runtime")
 app.add_typer(durable.app, name="durable")
+app.command("simulate")(simulation.simulate)
+app.add_typer(schedules.app, name="schedule")
 app.command("reset")(lifecycle.reset)
 
 

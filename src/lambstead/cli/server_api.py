@@ -1,4 +1,4 @@
-"""Plain HTTP to a running server: its own pages under `/_lambstead/` and the Lambda API.
+"""Plain HTTP to a running server: its own pages under `/_lambstead/` and the AWS APIs.
 
 The commands are thin clients, so one connection per command and the standard library are enough. What the server refuses,
 and a server that does not answer, become CommandFailed with the server's own sentence.
@@ -8,6 +8,7 @@ import http.client
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
@@ -67,6 +68,16 @@ def exchange(
         raise _silent(server, exc) from exc
     finally:
         connection.close()
+
+
+def signed_headers(server: RunningServer, access_key_id: str, service: str) -> dict[str, str]:
+    """The headers by which the server sees which AWS service a request is for. Their form is enough: it accepts any credentials."""
+    now = datetime.now(UTC)
+    scope = f"{access_key_id}/{now:%Y%m%d}/{server.region}/{service}/aws4_request"
+    return {
+        "Authorization": f"AWS4-HMAC-SHA256 Credential={scope}, SignedHeaders=host;x-amz-date, Signature={'0' * 64}",
+        "X-Amz-Date": f"{now:%Y%m%dT%H%M%SZ}",
+    }
 
 
 def stream(server: RunningServer, path: str) -> Iterator[bytes]:

@@ -75,10 +75,20 @@ class EventsStatus(TypedDict):
     dead_letter_errors: dict[str, int]
 
 
-class DurableStatus(TypedDict):
-    running: int
-    suspended: int
-    executions: dict[str, int]
+class ThrottleStatus(TypedDict):
+    function: str
+    version: str
+    cause: str
+    reason: str
+    count: int
+
+
+class GatewayStatus(TypedDict):
+    number: int
+    pid: int | None
+    state: str
+    restarts: int
+    invocations: int
 
 
 class Obstacle(TypedDict):
@@ -96,15 +106,25 @@ class VersionScaling(TypedDict):
     throttles: dict[str, int]
 
 
+class DurableStatus(TypedDict):
+    running: int
+    suspended: int
+    executions: dict[str, int]
+
+
 class Status(TypedDict):
     """The document at `/_lambstead/status`."""
 
     server: dict[str, str | int | float]
+    gateways: NotRequired[list[GatewayStatus]]
+    """Empty where the server accepts requests itself."""
     providers: list[ProviderStatus]
     functions: list[FunctionStatus]
     events: NotRequired[EventsStatus]
-    durable: NotRequired[DurableStatus]
+    throttles: NotRequired[list[ThrottleStatus]]
+    """Invocations refused with 429 since the server started."""
     scaling: NotRequired[list[VersionScaling]]
+    durable: NotRequired[DurableStatus]
     decisions: list[Decision]
 
 
@@ -149,6 +169,9 @@ def status_tree(title: str, document: Status) -> "Tree":
     functions = tree.add(Text("Functions" if document["functions"] else "No functions"))
     for function in document["functions"]:
         _add_function(functions, function)
+    for gateway in document.get("gateways", []):
+        facts = f"process {gateway['pid']} · {gateway['invocations']} invocations · {gateway['restarts']} restarts"
+        tree.add(_line(f"Gateway {gateway['number']}", gateway["state"], facts))
     for scaling in document.get("scaling", []):
         tree.add(Text(_scaling_line(scaling), "red" if scaling["obstacle"] else ""))
     for line in _events_lines(document.get("events")):
@@ -156,6 +179,9 @@ def status_tree(title: str, document: Status) -> "Tree":
     durable = document.get("durable")
     if durable is not None and durable["executions"]:
         tree.add(Text(_durable_line(durable)))
+    for throttle in document.get("throttles", []):
+        name = ":".join(part for part in (throttle["function"], throttle["version"]) if part) or "others"
+        tree.add(Text(f"{name}: {throttle['count']} invocations refused with 429, {throttle['cause']}"))
     if document["decisions"]:
         decisions = tree.add(Text("Latest decisions"))
         for decision in document["decisions"][-DECISIONS_SHOWN:]:

@@ -422,7 +422,7 @@ class EventInvokes:
     def _count_failure(self, message: Delivery, because: str) -> None:
         """Count a message that nobody got, and log the first of each function and target."""
         counter = (
-            self.counts.destination_delivery_failures if message.dead_letter is None else self.counts.dead_letter_errors
+            self.counts.dead_letter_errors if message.is_dead_letter else self.counts.destination_delivery_failures
         )
         counter[message.function] += 1
         key = (message.function, message.target)

@@ -31,7 +31,8 @@ class Loop:
             self._poked.clear()
             wait = self._tick
             try:
-                wait = min(await self._reconcile() or self._tick, self._tick)
+                asked = await self._reconcile()
+                wait = self._tick if asked is None else min(asked, self._tick)
             except Exception:
                 log.exception("reconcile-failed", extra={"loop": self._name})
             # Not `asyncio.wait_for`: when the poke and the cancellation come together, it loses the cancellation (CPython 3.11).

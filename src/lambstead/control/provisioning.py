@@ -20,6 +20,7 @@ from typing import Protocol, assert_never
 
 import msgspec
 
+from lambstead.control.provider_log import ProviderLog
 from lambstead.control.scaling import Scaling
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
@@ -49,6 +50,7 @@ from lambstead.core.orders import (
     StopEnvironment,
     TerminateInstance,
 )
+from lambstead.core.provider_log import InstanceEvent
 from lambstead.core.reconcile import next_look, plan
 from lambstead.drivers.port import Driver
 from lambstead.link import messages
@@ -77,7 +79,7 @@ class Slots(Protocol):
 
     def expect(self, environment_id: str, key: PublicationKey, zone: str, *, managed: bool) -> None: ...
     def drain(self, environment_id: str) -> None: ...
-    def ended(self, environment_id: str, story: str) -> None: ...
+    def ended(self, environment_id: str, error_type: str, story: str) -> None: ...
     def forget(self, environment_id: str) -> None: ...
     def init_failed(self, environment_id: str, error_type: str, document: bytes) -> None: ...
     def demand(self) -> dict[PublicationKey, int]: ...
@@ -110,6 +112,7 @@ class Provisioning:
         settling: Settling,
         starting: Starting,
         scaling: Scaling,
+        provider_log: ProviderLog,
         driver: Driver,
         agents: Orders,
         slots: Slots,
@@ -121,6 +124,7 @@ class Provisioning:
         self._settling = settling
         self._starting = starting
         self.scaling = scaling
+        self._provider_log = provider_log
         self._driver = driver
         self._agents = agents
         self._slots = slots
@@ -131,6 +135,8 @@ class Provisioning:
         """Why versions cannot grow, by function and version."""
         self._failed_inits: list[tuple[PublicationKey, Reason]] = []
         self._served: dict[str, int] = {}
+        self._security_groups: dict[str, tuple[str, ...]] = {}
+        """Of every capacity provider."""
         self._tasks: set[asyncio.Task[None]] = set()
         self.fleet = Fleet()
         self.notes: dict[str, str] = {}
@@ -151,6 +157,8 @@ class Provisioning:
         await self._settling.check_packages()
         await self._note_failed_inits()
         stored = await self._desired()
+        self._security_groups = {name: provider.security_groups for name, provider in stored.providers.items()}
+        self._provider_log.know(stored.providers.values())
         now = datetime.now(UTC)
         self._look_at_loads(now)
         for (function, version), track in self.scaling.evaluate(stored.versions, stored.providers, self.fleet, now):
@@ -220,6 +228,7 @@ class Provisioning:
             case LaunchInstance(instance, because):
                 self.fleet = self.fleet.with_instance(instance)
                 self._decide(f"launch {instance.type.name} {instance.id} in {instance.zone}", because)
+                self._provider_log.write(InstanceEvent.LAUNCHING, instance, because)
                 await self._launch(instance)
             case StartEnvironment(environment, publication, because):
                 await self._start(environment, publication, because)
@@ -300,7 +309,8 @@ class Provisioning:
         managed = publication.configuration.managed is not None
         self._slots.expect(environment.id, environment.key, instance.zone, managed=managed)
         try:
-            order = await self._starting.order(environment, publication)
+            groups = self._security_groups.get(instance.provider or "", ())
+            order = await self._starting.order(environment, publication, groups)
         except (OSError, DomainError) as exc:
             log.exception("environment-not-started", extra={"environment": environment.id, "key": str(environment.key)})
             document = msgspec.json.encode(
@@ -320,6 +330,7 @@ class Provisioning:
     def _terminate(self, instance_id: str, because: str) -> None:
         self.fleet = self.fleet.terminating(instance_id)
         self._decide(f"terminate {instance_id}", because)
+        self._provider_log.write(InstanceEvent.TERMINATING, self.fleet.instances[instance_id], because)
         task = asyncio.create_task(self._driver.terminate(instance_id), name=f"terminate {instance_id}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -335,6 +346,9 @@ class Provisioning:
                 return  # comes all the time: what follows from it is decided with the tick
             case AgentHello():
                 if instance_id in self.fleet.instances:
+                    instance = self.fleet.instances[instance_id]
+                    if instance.phase is InstancePhase.LAUNCHING:
+                        self._provider_log.write(InstanceEvent.LAUNCHED, instance)
                     self.fleet = self.fleet.instance_running(instance_id)
             case EnvironmentReady(environment_id, init_ms, _, note):
                 if environment_id in self.fleet.environments:
@@ -347,8 +361,10 @@ class Provisioning:
             case EnvironmentExited(environment_id, error_type, text):
                 if error_type:
                     self._decide(f"{environment_id} ended", text)
-                    self._slots.ended(environment_id, text)
-                self._environment_gone(environment_id, now, failed=error_type == "Runtime.ExitError")
+                    self._slots.ended(environment_id, error_type, text)
+                self._environment_gone(
+                    environment_id, now, failed=error_type in ("Runtime.ExitError", "Runtime.OutOfMemory")
+                )
             case EnvironmentDegraded(environment_id, slots_left):
                 if environment_id in self.fleet.environments:
                     self.fleet = self.fleet.environment_degraded(environment_id, slots_left)
@@ -390,6 +406,13 @@ class Provisioning:
         instance = self.fleet.instances.get(instance_id)
         if instance is None:
             return
+        match instance.phase:
+            case InstancePhase.TERMINATING:
+                self._provider_log.write(InstanceEvent.TERMINATED, instance)
+            case InstancePhase.LAUNCHING:
+                self._provider_log.write(InstanceEvent.LAUNCH_FAILED, instance, f"its agent ended with {how}")
+            case InstancePhase.RUNNING:
+                self._provider_log.write(InstanceEvent.HEALTH_CHECK_FAILED, instance, f"its agent ended with {how}")
         if instance.phase is not InstancePhase.TERMINATING:
             self._decide(f"{instance_id} is lost", f"its agent ended with {how}")
         lost = [environment.id for environment in self.fleet.on(instance_id)]

@@ -106,7 +106,9 @@ class Scaling:
     ) -> VersionScaling:
         configuration = version.configuration
         assert configuration.managed is not None
-        ready = [e for e in environments if e.is_ready and e.is_whole]
+        # Only of the publication that serves: those of its successor do nothing yet, and would pull the mean down.
+        serving = version.serving
+        ready = [e for e in environments if serving and e.key.number == serving.number and e.is_ready and e.is_whole]
         cpu = mean_cpu([e.reading.cpu_utilization for e in ready if e.reading is not None])
         reading, throttled = self._reading((version.function, version.version), counts, len(ready), cpu, now)
         causes = Counter(before.throttled if before else {})

@@ -1,6 +1,7 @@
 """What an agent is told when it shall start an environment: code and layers on disk, variables, limits, where to log."""
 
 import secrets
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from lambstead.core.arn import Realm
+from lambstead.core.egress import Egress, EgressRules
 from lambstead.core.fleet import Environment
 from lambstead.core.functions import Configuration, Publication
 from lambstead.core.log_streams import GROUP_SUFFIX, default_group, file_name
@@ -33,7 +35,7 @@ class Records(Protocol):
 class Doors(Protocol):
     """Sockets on which an environment's own workers connect."""
 
-    async def open_door(self, environment_id: str) -> Path: ...
+    async def open_door(self, environment_id: str) -> Path | None: ...
     def close_door(self, environment_id: str) -> None: ...
 
 
@@ -60,6 +62,7 @@ class Starting:
         logs: Path,
         endpoint_url: str,
         workers_on_link: bool,
+        egress: EgressRules,
     ) -> None:
         self._packages = packages
         self._doors = doors
@@ -68,13 +71,20 @@ class Starting:
         self._logs = logs
         self._endpoint_url = endpoint_url
         self._workers_on_link = workers_on_link
+        self._egress = egress
         self.logs: dict[str, EnvironmentLog] = {}
 
-    async def order(self, environment: Environment, publication: Publication) -> messages.StartEnvironment:
-        """The order to start `environment`. Raises OSError or DomainError if its code cannot be had."""
+    async def order(
+        self, environment: Environment, publication: Publication, security_groups: Sequence[str]
+    ) -> messages.StartEnvironment:
+        """The order to start `environment` on a provider with these security groups; one on demand has none.
+
+        Raises OSError or DomainError if its code cannot be had.
+        """
         code = await self._packages.unpacked(publication.configuration.code)
         layers = await self._layers(publication.configuration)
-        return await self._with_link(self._start_message(environment, publication, code, layers), environment)
+        order = self._start_message(environment, publication, code, layers, self._egress.policy(security_groups))
+        return await self._with_link(order, environment)
 
     def forget(self, environment_id: str) -> None:
         """The environment is over."""
@@ -99,10 +109,12 @@ class Starting:
         door = await self._doors.open_door(environment.id)
         to = LogOf(Path(order.log_path), order.function_version, order.function_arn, order.system_log_level)
         self._records.opened(environment.id, to)
+        if door is None:
+            return msgspec.structs.replace(order, relays_workers=True)
         return msgspec.structs.replace(order, link_path=str(door))
 
     def _start_message(
-        self, environment: Environment, publication: Publication, code: Path, layers: Path | None
+        self, environment: Environment, publication: Publication, code: Path, layers: Path | None, egress: Egress
     ) -> messages.StartEnvironment:
         configuration, key = publication.configuration, environment.key
         managed = configuration.managed is not None
@@ -142,6 +154,7 @@ class Starting:
             initialization_type="provisioned-concurrency" if environment.provisioned else "on-demand",
             endpoint_url=self._endpoint_url,
             layers_path=str(layers or ""),
+            egress=egress,
         )
 
 

@@ -63,6 +63,14 @@ class Realm:
         """The event source mapping's ARN."""
         return f"arn:aws:lambda:{self.region}:{self.account}:event-source-mapping:{mapping_id}"
 
+    def schedule_arn(self, group: str, name: str) -> str:
+        """The schedule's ARN."""
+        return f"arn:aws:scheduler:{self.region}:{self.account}:schedule/{group}/{name}"
+
+    def schedule_group_arn(self, group: str) -> str:
+        """The schedule group's ARN."""
+        return f"arn:aws:scheduler:{self.region}:{self.account}:schedule-group/{group}"
+
 
 @dataclass(frozen=True, slots=True)
 class FunctionRef:

@@ -179,10 +179,10 @@ class Held:
 
 
 class Exhausted(enum.StrEnum):
-    """What is used up; the value is AWS's `Reason`."""
+    """What is used up."""
 
-    RESERVATION = "ReservedFunctionConcurrentInvocationLimitExceeded"
-    ACCOUNT = "ConcurrentInvocationLimitExceeded"
+    RESERVATION = "reservation"
+    ACCOUNT = "account"
 
 
 @dataclass(slots=True)

@@ -5,6 +5,7 @@ Status code, member spelling (`message` or `Message`) and the `Type` member are 
 service model. `IllegalTransition` is different in kind: it is a bug of ours, never an answer to a user.
 """
 
+import functools
 from typing import ClassVar
 
 Fact = str | int | float | bool | None
@@ -24,6 +25,18 @@ class DomainError(Exception):
         self.message = message
         self.facts: dict[str, Fact] = facts
         """Further members of the shape by their wire name, for example `Reason` or `retryAfterSeconds`. `Type` None leaves that member out."""
+
+
+@functools.cache
+def class_for(shape: str) -> type[DomainError]:
+    """A domain error of this shape, for an error that comes from another process: the shape is all that its answer depends on."""
+    return NeedsOrdinaryWay if shape == NeedsOrdinaryWay.shape else type(shape, (DomainError,), {"shape": shape})
+
+
+class NeedsOrdinaryWay(DomainError):
+    """Nothing was started: what was invoked is a durable function, whose invocations are operations of the API. Never an answer to a user."""
+
+    shape = "NeedsOrdinaryWay"
 
 
 class ValidationError(DomainError):
@@ -66,6 +79,18 @@ class ResourceConflict(DomainError):
     """The resource exists already, or its state does not allow the operation now."""
 
     shape = "ResourceConflictException"
+
+
+class Conflict(DomainError):
+    """The resource exists already, or a ClientToken was used for another request; the name that newer services give it."""
+
+    shape = "ConflictException"
+
+
+class ServiceQuotaExceeded(DomainError):
+    """The account has as many of these resources as it may have; the name that newer services give it."""
+
+    shape = "ServiceQuotaExceededException"
 
 
 class PreconditionFailed(DomainError):

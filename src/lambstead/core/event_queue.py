@@ -14,13 +14,15 @@ Sources: Developer Guide, asynchronous invocation; recorded destination records 
 import enum
 import json
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import assert_never
 
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef
-from lambstead.core.errors import DomainError, RequestEntityTooLarge, ResourceNotFound, TooManyRequests
+from lambstead.core.errors import DomainError, RequestEntityTooLarge, ResourceNotFound
 from lambstead.core.event_invokes import EventInvokeConfig
+from lambstead.core.throttles import Cause, throttled
 
 MAX_PAYLOAD_BYTES = 1_048_576
 """1 MB, the quota of asynchronous payloads (quotas page, since October 2025)."""
@@ -251,11 +253,9 @@ def check_payload_size(payload: bytes) -> None:
 def check_room(totals: QueueTotals, payload: bytes) -> None:
     """Raise TooManyRequests when the queue has no room for this payload."""
     if totals.events >= MAX_QUEUED_EVENTS or totals.payload_bytes + len(payload) > MAX_QUEUED_BYTES:
-        raise TooManyRequests(
-            f"Rate Exceeded. ({totals.events} asynchronous invocations of {totals.payload_bytes} bytes are queued already)",
-            Reason="CallerRateLimitExceeded",
-            Type="User",
-            retryAfterSeconds="1",
+        raise throttled(
+            Cause.EVENT_QUEUE_FULL,
+            f"{totals.events} asynchronous invocations of {totals.payload_bytes} bytes are queued already",
         )
 
 
@@ -324,6 +324,12 @@ class Delivery:
     """Set when this is a dead-letter message and no invocation record."""
     attempts: int = 0
     """Attempts that failed."""
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    """Of a schedule's dead letter: message attributes beside the body, all of them texts."""
+
+    @property
+    def is_dead_letter(self) -> bool:
+        return self.dead_letter is not None or bool(self.attributes)
 
     @property
     def is_over(self) -> bool:

@@ -120,8 +120,8 @@ class Fleet:
     instances: Mapping[str, Instance] = field(default_factory=dict)
     environments: Mapping[str, Environment] = field(default_factory=dict)
     failures: Mapping[PublicationKey, Failure] = field(default_factory=dict)
-    launch_failures: Mapping[str | None, Failure] = field(default_factory=dict)
-    """Per provider: instances that died before they ran, in a row."""
+    launch_failures: Mapping[tuple[str | None, str], Failure] = field(default_factory=dict)
+    """Per provider and zone: instances that died before they ran, in a row."""
 
     def on(self, instance_id: str) -> Iterator[Environment]:
         """Environments of an instance."""
@@ -165,7 +165,8 @@ class Fleet:
         instance = self._instance(instance_id)
         if instance.phase is not InstancePhase.LAUNCHING:
             return self
-        cleared = {p: f for p, f in self.launch_failures.items() if p != instance.provider}
+        place = (instance.provider, instance.zone)
+        cleared = {p: f for p, f in self.launch_failures.items() if p != place}
         return replace(self, launch_failures=cleared).with_instance(replace(instance, phase=InstancePhase.RUNNING))
 
     def instance_gone(self, instance_id: str, now: datetime) -> "Fleet":
@@ -175,7 +176,8 @@ class Fleet:
             return self
         failures = self.launch_failures
         if lost.phase is InstancePhase.LAUNCHING:
-            failures = {**failures, lost.provider: _once_more(failures.get(lost.provider), now)}
+            place = (lost.provider, lost.zone)
+            failures = {**failures, place: _once_more(failures.get(place), now)}
         return replace(
             self,
             launch_failures=failures,

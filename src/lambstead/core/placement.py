@@ -52,9 +52,9 @@ LIMIT_REACHED = (
 )
 
 
-def place(demand: Demand, provider: CapacityProvider, region: str, draft: Draft) -> Placement:
-    """Where the next environment of `demand` goes."""
-    best_zone = emptiest_zone(demand.key, provider.zones(region), draft)
+def place(demand: Demand, provider: CapacityProvider, zones: tuple[str, ...], draft: Draft) -> Placement:
+    """Where the next environment of `demand` goes; `zones` are those of the provider in which instances can be launched now."""
+    best_zone = emptiest_zone(demand.key, zones, draft)
     roomy = [i for i in draft.open(provider.name) if has_room(i, demand, draft)]
     here = [i for i in roomy if i.zone == best_zone]
     if here:

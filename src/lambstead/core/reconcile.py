@@ -9,6 +9,7 @@ transactions on the store.
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
+from lambstead.core.capacity import CapacityProvider
 from lambstead.core.desired import Desired, Policy, key_of
 from lambstead.core.draft import Draft
 from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase
@@ -24,9 +25,21 @@ LAUNCH_LIMIT = timedelta(seconds=60)
 
 
 def plan(desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now: datetime) -> list[Order]:
-    """Everything to do now. `ids` yields fresh ids for instances and environments."""
-    draft = Draft(fleet, retiring(desired, fleet, policy, now))
-    planning = Planning(desired, draft, policy, ids, now)
+    """Everything to do now. `ids` yields fresh ids for instances and environments.
+
+    An old instance is replaced only where there is room for what takes its place: without it the old one serves on.
+    """
+    old = retiring(desired, fleet, policy, now)
+    planning, full = _planned(Planning(desired, Draft(fleet, old), policy, ids, now))
+    irreplaceable = {each for each in old if fleet.instances[each].provider in full}
+    if irreplaceable:
+        planning, _ = _planned(Planning(desired, Draft(fleet, old - irreplaceable), policy, ids, now))
+    return planning.orders
+
+
+def _planned(planning: Planning) -> tuple[Planning, set[str]]:
+    """The planning with all its orders, and the providers on which something found no room."""
+    desired, draft = planning.desired, planning.draft
     # First, for only of environments that drained before this plan was begun is it certain that `busy` grows no more.
     _stop_drained(planning)
     wanted = {key_of(v, p) for v in desired.versions for p in _publications(v)}
@@ -45,8 +58,9 @@ def plan(desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now
     for environment in list(draft.environments.values()):
         if environment.key not in wanted:
             _drain_unwanted(planning, environment)
+    standard.make_room()
     _terminate_idle(planning)
-    return planning.orders
+    return planning, managed.full
 
 
 def retiring(desired: Desired, fleet: Fleet, policy: Policy, now: datetime) -> frozenset[str]:
@@ -69,6 +83,8 @@ class _ManagedPlan:
         self._planning = planning
         self._obstacles: dict[tuple[str, str], Reason] = {}
         self._retried: set[str] = set()
+        self.full: set[str] = set()
+        """Providers on which an environment found no room, and none is coming."""
 
     def provide(self, version: FunctionVersion, publication: Publication) -> None:
         """Bring one publication to what scaling wants, replace what is damaged or too old, and note what became of it."""
@@ -85,7 +101,7 @@ class _ManagedPlan:
         if len(ready) >= count:
             self._drain_surplus(running, ready, count)
             if len(whole) == count:
-                self._balance(version, publication, whole)
+                self._balance(version, publication)
         elif planning.policy.may_retry(draft.failures.get(key), planning.now):
             for missing in range(count - len(whole), 0, -1):
                 if not self._start(version, publication, missing):
@@ -109,22 +125,22 @@ class _ManagedPlan:
         for environment in _surplus(ready, count, planning.draft):
             planning.drain(environment, f"above the {count} environments that are wanted")
 
-    def _balance(self, version: FunctionVersion, publication: Publication, whole: list[Environment]) -> None:
+    def _balance(self, version: FunctionVersion, publication: Publication) -> None:
         """Start one more in a zone that has two fewer than another, where that is possible: the surplus is then drained in the crowded zone."""
         draft = self._planning.draft
         demand = _demand(version, publication)
         provider = self._planning.desired.providers[_provider(publication)]
-        zones = provider.zones(self._planning.desired.region)
-        population = draft.population(demand.key, zones)
-        if len(whole) != sum(population.values()) or max(population.values()) - min(population.values()) < 2:
+        zones = self._zones(provider)
+        if not zones:
             return
-        if not self._planning.policy.may_retry(draft.launch_failures.get(provider.name), self._planning.now):
+        population = draft.population(demand.key, zones)
+        if max(population.values()) - min(population.values()) < 2:
             return
         emptiest = emptiest_zone(demand.key, zones, draft)
         because = (
             f"{emptiest} has {max(population.values()) - population[emptiest]} environments fewer than another zone"
         )
-        match place(demand, provider, self._planning.desired.region, draft):
+        match place(demand, provider, zones, draft):
             case OnInstance(instance, _) if instance.zone == emptiest:
                 self._planning.start(instance, demand, publication, because)
             case OnNewInstance(kind, zone, _):
@@ -138,12 +154,14 @@ class _ManagedPlan:
         """Order one environment of `missing` ones; False, and perhaps a note of failure, if it can go nowhere."""
         planning = self._planning
         provider = planning.desired.providers[_provider(publication)]
-        if not planning.policy.may_retry(planning.draft.launch_failures.get(provider.name), planning.now):
+        zones = self._zones(provider)
+        if not zones:
             return False
         demand = _demand(version, publication)
-        match place(demand, provider, planning.desired.region, planning.draft):
+        match place(demand, provider, zones, planning.draft):
             case Nowhere(code, text):
                 if not self._make_room(provider.name):
+                    self.full.add(provider.name)
                     self._held(version, publication, missing, Reason(code, text))
                 return False
             case OnInstance(instance, because):
@@ -172,6 +190,15 @@ class _ManagedPlan:
             # There is no room for both to be as large as the load wants; the room that the other one leaves is for this one to grow.
             self._note_ready(version, publication, bounds)
 
+    def _zones(self, provider: CapacityProvider) -> tuple[str, ...]:
+        """Zones of the provider in which an instance may be launched now: not where launches failed just before."""
+        draft, planning = self._planning.draft, self._planning
+        return tuple(
+            zone
+            for zone in provider.zones(planning.desired.region)
+            if planning.policy.may_retry(draft.launch_failures.get((provider.name, zone)), planning.now)
+        )
+
     def _make_room(self, provider: str) -> bool:
         """Terminate instances that stand idle, because their vCPUs are needed; whether room is coming, from these or from earlier ones."""
         draft = self._planning.draft
@@ -197,7 +224,7 @@ class _ManagedPlan:
             planning.now,
         )
         for _ in range(planning.policy.bounds(version).minimum):
-            match place(demand, provider, planning.desired.region, trial.draft):
+            match place(demand, provider, provider.zones(planning.desired.region), trial.draft):
                 case Nowhere():
                     return
                 case OnInstance(instance, because):

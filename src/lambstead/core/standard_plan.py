@@ -18,8 +18,12 @@ class StandardPlan:
 
     def __init__(self, planning: Planning) -> None:
         self._planning = planning
+        self._home = (None, f"{planning.desired.region}a")
+        """Provider and zone of Lambda's own machines."""
         self._provisioned: Counter[tuple[str, str]] = Counter()
         """Environments to keep for provisioned concurrency, by function and version."""
+        self._unplaced = 0
+        """Environments that invocations wait for and the limit does not allow yet."""
         for provision in planning.desired.provisioned:
             for version, count in provision.shares.items():
                 self._provisioned[provision.config.function, version] += count
@@ -34,7 +38,7 @@ class StandardPlan:
         planning = self._planning
         count = self._provisioned[key.function, key.version]
         kept = self._whole(key, provisioned=True)
-        failures = (planning.draft.failures.get(key), planning.draft.launch_failures.get(None))
+        failures = (planning.draft.failures.get(key), planning.draft.launch_failures.get(self._home))
         if all(planning.policy.may_retry(failure, planning.now) for failure in failures):
             for _ in range(min(count - len(kept), self._room())):
                 self._order(key, publication, "provisioned concurrency", provisioned=True)
@@ -47,9 +51,11 @@ class StandardPlan:
         running = self._whole(key, provisioned=False)
         provisioned = sum(e.is_ready for e in self._whole(key, provisioned=True))
         wanted = max(0, planning.desired.on_demand.get(key, 0) - provisioned)
-        if planning.policy.may_retry(planning.draft.launch_failures.get(None), planning.now):
-            for _ in range(min(wanted - len(running), self._room())):
+        if planning.policy.may_retry(planning.draft.launch_failures.get(self._home), planning.now):
+            missing, room = wanted - len(running), self._room()
+            for _ in range(min(missing, room)):
                 self._order(key, publication, "an invocation waits for it", provisioned=False)
+            self._unplaced += max(0, missing - max(0, room))
         for environment in running[: max(0, len(running) - wanted)]:
             if _is_idle_since(environment, planning.now - planning.policy.idle_environment):
                 planning.drain(environment, f"not used for {planning.policy.idle_environment}")
@@ -62,18 +68,39 @@ class StandardPlan:
         demand = Demand(key, configuration.vcpus_per_environment, configuration.memory_mb, slots=1)
         self._planning.start(self._lambda_owned(), demand, publication, because, provisioned=provisioned)
 
+    def make_room(self) -> None:
+        """Give up warm environments that nobody uses, those longest unused first, where invocations wait because of the limit.
+
+        What is on its way out already makes room too, so a round that finds the same shortage again drains no more.
+        """
+        if not self._unplaced:
+            return
+        existing = self._existing()
+        leaving = sum(e.phase in (Phase.DRAINING, Phase.STOPPING) for e in existing)
+        now = self._planning.now
+        idle = [e for e in existing if _is_idle_since(e, now) and not e.provisioned and not self._is_needed(e)]
+        idle.sort(key=lambda e: e.used_at or e.since)
+        for environment in idle[: max(0, self._unplaced - leaving)]:
+            self._planning.drain(environment, "another function's invocation waits for its place")
+
+    def _is_needed(self, environment: Environment) -> bool:
+        """True when as many invocations run in or wait for environments of its publication as there are."""
+        demand = self._planning.desired.on_demand.get(environment.key, 0)
+        return demand >= len(self._whole(environment.key, provisioned=False))
+
+    def _existing(self) -> list[Environment]:
+        draft = self._planning.draft
+        return [environment for instance in draft.of_provider(None) for environment in draft.on(instance.id)]
+
     def _room(self) -> int:
         """How many more environments standard functions may have."""
-        draft = self._planning.draft
-        existing = sum(len(list(draft.on(instance.id))) for instance in draft.of_provider(None))
-        return self._planning.policy.standard_limit - existing
+        return self._planning.policy.standard_limit - len(self._existing())
 
     def _lambda_owned(self) -> Instance:
         existing = [i for i in self._planning.draft.of_provider(None) if i.takes_environments]
         if existing:
             return existing[0]
-        zone = f"{self._planning.desired.region}a"
-        return self._planning.launch(None, LAMBDA_OWNED, zone, "a standard function is invoked")
+        return self._planning.launch(None, LAMBDA_OWNED, self._home[1], "a standard function is invoked")
 
     # --- provisioned concurrency ---------------------------------------------------------------------------------------
 

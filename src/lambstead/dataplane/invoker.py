@@ -16,15 +16,16 @@ from lambstead.core.admission import Load
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.concurrency import Exhausted, Held, Ledger
 from lambstead.core.demand import Counts
-from lambstead.core.errors import DomainError, TooManyRequests
+from lambstead.core.errors import DomainError, NeedsOrdinaryWay, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
 from lambstead.core.streaming import BYTES_PER_SECOND
+from lambstead.core.throttles import Cause, Throttles, throttled
 from lambstead.dataplane.lane import Lane, Link, Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
-from lambstead.dataplane.streams import ResponseStream
+from lambstead.dataplane.streams import Parts, ResponseStream
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
 
@@ -64,8 +65,10 @@ class Invoker:
         realm: Realm,
         limits: Limits,
         records: PlatformRecords,
+        throttles: Throttles,
         demand_changed: Callable[[], None],
     ) -> None:
+        self._throttles = throttles
         self._routes = routes
         self._realm = realm
         self._limits = limits
@@ -76,6 +79,7 @@ class Invoker:
         self._ledger = Ledger()
         self._expected: dict[str, _Expected] = {}
         self._moving: set[asyncio.Task[None]] = set()
+        self._lookups: set[asyncio.Task[None]] = set()
 
     # --- callers -------------------------------------------------------------------------------------------------------
 
@@ -109,14 +113,37 @@ class Invoker:
         self.submit(target, invocation, stream.settle, stream)
         return stream
 
-    def resolve_known(self, ref: FunctionRef) -> Target | None:
-        """Like `resolve`, without waiting: None if the function is not in memory. Raises what AWS answers when there is no target."""
-        snapshot = self._routes.known(ref.name)
-        return None if snapshot is None else resolve(snapshot, ref, self._realm, random.random())
+    def start(self, ref: FunctionRef, invocation: Invocation, settle: Settle, stream: Parts | None = None) -> None:
+        """Run one event of what `ref` names; `settle` hears how it ended or why it was refused, exactly once. Never raises.
 
-    def submit(
-        self, target: Target, invocation: Invocation, settle: Settle, stream: ResponseStream | None = None
+        A durable function is not run here: `settle` hears NeedsOrdinaryWay.
+        """
+        snapshot = self._routes.known(ref.name)
+        if snapshot is None:
+            task = asyncio.create_task(self._start_unknown(ref, invocation, settle, stream), name="invoke look-up")
+            self._lookups.add(task)
+            task.add_done_callback(self._lookups.discard)
+            return
+        try:
+            self._start(resolve(snapshot, ref, self._realm, random.random()), invocation, settle, stream)
+        except DomainError as error:
+            settle(error)
+
+    async def _start_unknown(
+        self, ref: FunctionRef, invocation: Invocation, settle: Settle, stream: Parts | None
     ) -> None:
+        """The function is not in memory: it is read from the store first."""
+        try:
+            self._start(await self.resolve(ref), invocation, settle, stream)
+        except DomainError as error:
+            settle(error)
+
+    def _start(self, target: Target, invocation: Invocation, settle: Settle, stream: Parts | None) -> None:
+        if target.publication.configuration.durable is not None:
+            raise NeedsOrdinaryWay("A durable function is invoked by an operation of the API.")
+        self.submit(target, invocation, settle, stream)
+
+    def submit(self, target: Target, invocation: Invocation, settle: Settle, stream: Parts | None = None) -> None:
         """Run one event; `settle` hears how it ended, exactly once, after `stream` got the parts of an answer that came in parts.
 
         Raises TooManyRequests when the function's or the account's concurrency is used up, or too many wait already.
@@ -145,7 +172,10 @@ class Invoker:
         unreserved = self._limits.concurrent_executions - self._routes.concurrency_taken
         held = self._ledger.admit(target.function, target.version, target.limits, unreserved)
         if isinstance(held, Exhausted):
-            raise TooManyRequests("Rate Exceeded.", Reason=held, Type="User")
+            reserved = held is Exhausted.RESERVATION
+            cause = Cause.RESERVED_CONCURRENCY if reserved else Cause.ACCOUNT_CONCURRENCY
+            self._throttles.add(target.function, target.version, cause)
+            raise throttled(cause)
         return held
 
     # --- control ---------------------------------------------------------------------------------------------------------
@@ -170,11 +200,11 @@ class Invoker:
             expected.lane.gone(environment_id)
             self._drop_if_unused(expected.lane)
 
-    def ended(self, environment_id: str, story: str) -> None:
+    def ended(self, environment_id: str, error_type: str, story: str) -> None:
         """The agent says how the environment's runtime ended."""
         expected = self._expected.get(environment_id)
         if expected is not None:
-            expected.lane.ended(environment_id, story)
+            expected.lane.ended(environment_id, error_type, story)
 
     def init_failed(self, environment_id: str, error_type: str, document: bytes) -> None:
         """An environment failed to initialise: the standard invocation it was started for gets the error as its answer."""
@@ -209,12 +239,14 @@ class Invoker:
 
     # --- links -----------------------------------------------------------------------------------------------------------
 
-    def link_arrived(self, environment_id: str, connection: LinkConnection, *, is_worker: bool) -> Link | None:
+    def link_arrived(
+        self, environment_id: str, connection: LinkConnection, *, is_worker: bool, is_remote: bool = False
+    ) -> Link | None:
         """Take a link into an environment; None if nobody ordered such an environment, or its agent's link is there already."""
         expected = self._expected.get(environment_id)
         if expected is None or expected.lane.has_agent_link(environment_id):
             return None
-        link = Link(environment_id, connection, is_worker)
+        link = Link(environment_id, connection, is_worker, is_remote)
         expected.lane.joined(link, expected.zone)
         if expected.draining:
             expected.lane.drain(environment_id)
@@ -270,6 +302,7 @@ class Invoker:
             (lambda _: None) if managed else (lambda _: self._demand_changed()),
             self._demand_changed,
             self._records,
+            self._throttles,
         )
         self._lanes[key] = lane
         if not managed:

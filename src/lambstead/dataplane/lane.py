@@ -28,9 +28,10 @@ from lambstead.core.runtime_api import (
     response_too_large_message,
     timed_out_message,
 )
+from lambstead.core.throttles import Cause, Throttles, throttled
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
-from lambstead.dataplane.streams import ResponseStream
+from lambstead.dataplane.streams import Parts
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
 from lambstead.link.messages import Chunk, Error, Invoke, Reject, Result, Slots, Window
@@ -62,6 +63,8 @@ class Link:
     connection: LinkConnection
     is_worker: bool
     """The connection of a single worker; otherwise an agent's, for all of them."""
+    is_remote: bool = False
+    """It comes over TCP: its end says nothing of what the worker had read, which is told in frames instead."""
     running: set[int] = field(default_factory=set)
     """Tickets given to this connection that it has not answered, too late ones included."""
 
@@ -74,7 +77,7 @@ class Running:
     target: Target
     invocation: Invocation
     settle: Settle
-    stream: ResponseStream | None = None
+    stream: Parts | None = None
     """Where parts of a streamed answer go at once; without one they are gathered."""
     parts: list[bytes] = field(default_factory=list)
     size_bytes: int = 0
@@ -109,6 +112,8 @@ class Lane:
     """Called when a draining environment has finished its last invocation."""
     records: PlatformRecords
     """Where starts and ends of what workers run are recorded; agents record what goes through them."""
+    throttles: Throttles
+    """Where refusals are counted."""
     throttled: int = 0
     """Invocations that were refused for want of a slot."""
     pool: Pool = field(init=False)
@@ -132,9 +137,7 @@ class Lane:
 
     # --- callers -------------------------------------------------------------------------------------------------------
 
-    def submit(
-        self, target: Target, invocation: Invocation, settle: Settle, stream: ResponseStream | None = None
-    ) -> None:
+    def submit(self, target: Target, invocation: Invocation, settle: Settle, stream: Parts | None = None) -> None:
         """Admit an invocation; `settle` hears how it ended, after `stream` got the parts of an answer that came in parts.
 
         Raises TooManyRequests at once when too many wait already.
@@ -146,9 +149,9 @@ class Lane:
                 self._alive[ticket] = running
                 self._deliver(running, environment_id)
             case LineFull(waiting):
-                self.throttled += 1
-                raise _throttled(
-                    f"{waiting} invocations wait for a slot of {self.key.function}:{self.key.version} already"
+                raise self._throttled(
+                    Cause.LINE_FULL,
+                    f"{waiting} invocations wait for a slot of {self.key.function}:{self.key.version} already",
                 )
             case Waiting():
                 self._alive[ticket] = running
@@ -195,13 +198,13 @@ class Lane:
             self.pool.slots_changed(link.environment_id, -1)
         # A Unix socket tells: closed with bytes unread, or written to after it was closed, it is reset or broken; else it just ends.
         # So an event that was on its way when its worker died is known not to have reached the function.
-        if link.running and isinstance(exc, ConnectionResetError | BrokenPipeError):
+        if link.running and not link.is_remote and isinstance(exc, ConnectionResetError | BrokenPipeError):
             log.info("invocation-undelivered", extra={"environment": link.environment_id})
             for ticket in list(link.running):
                 self.pool.slots_changed(link.environment_id, -1)  # the worker's slot is not there to be tried again
                 self._not_started(link, ticket, elsewhere=False)
         elif link.running:
-            self.loop.call_later(LAST_WORDS_S, self._worker_died, link)
+            self.loop.call_later(LAST_WORDS_S, self._worker_died, link, exc)
 
     def has_agent_link(self, environment_id: str) -> bool:
         """True while the environment's agent speaks for it; then the end of that link is the end of the environment."""
@@ -217,19 +220,13 @@ class Lane:
         for link in (*environment.workers, *([environment.agent] if environment.agent else [])):
             link.connection.close()
         for running in self._running_in(environment_id):
-            self._settle(
-                running.ticket,
-                ServiceFailure(
-                    f"The execution environment {environment_id} was lost while it ran request {running.invocation.request_id}. "
-                    "Whether the function finished is unknown."
-                ),
-            )
+            self._settle(running.ticket, _lost(running, f"The execution environment {environment_id}"))
 
-    def ended(self, environment_id: str, story: str) -> None:
+    def ended(self, environment_id: str, error_type: str, story: str) -> None:
         """The agent says how the environment's runtime ended: what its workers ran gets that as its answer."""
         for running in self._running_in(environment_id):
             if running.link is not None and running.link.is_worker:
-                self._settle(running.ticket, self._exit_outcome(running, story))
+                self._settle(running.ticket, self._exit_outcome(running, story, error_type))
 
     def _running_in(self, environment_id: str) -> list[Running]:
         return [r for r in self._alive.values() if r.link is not None and r.link.environment_id == environment_id]
@@ -258,8 +255,12 @@ class Lane:
         environment = self._environments.get(link.environment_id)
         if environment is None:
             return
-        if link.is_worker:
+        if link.is_worker and change > 0:
             environment.idle.append(link)
+        elif link.is_worker and link in environment.idle:
+            # A relayed worker died. If an event is on its way to it, it is not idle here: the event comes back rejected.
+            environment.idle.remove(link)
+            link.connection.close()
         for granted in self.pool.slots_changed(link.environment_id, change):
             self._deliver(self._alive[granted.ticket], link.environment_id)
 
@@ -302,7 +303,7 @@ class Lane:
         if running is not None and frame.head:
             running.content_type = _chunk.decode(frame.head).content_type
         if running is not None and running.stream is not None:
-            running.stream.chunk(part, grant, running.content_type)
+            running.stream.chunk(part, grant, running.content_type, self.key.version)
             return
         if running is not None:
             running.size_bytes += len(part)
@@ -343,7 +344,9 @@ class Lane:
         if frame.stream in link.running:
             because = _reject.decode(frame.head).because
             log.info("invocation-rejected", extra={"environment": link.environment_id, "because": because})
-            self._not_started(link, frame.stream, elsewhere=True)
+            self._not_started(link, frame.stream, elsewhere=not link.is_worker)
+            if link.is_worker:
+                link.connection.close()
 
     def _not_started(self, link: Link, ticket: int, *, elsewhere: bool) -> None:
         """Nobody ran the event: the next slot is for it, of another environment first if this one refused it."""
@@ -368,11 +371,13 @@ class Lane:
         if self.pool.is_drained(environment_id):
             self.drained()
 
-    def _worker_died(self, link: Link) -> None:
-        """Nobody said more than that the worker's link ended: the worker exited without a reason."""
+    def _worker_died(self, link: Link, exc: Exception | None) -> None:
+        """Nobody said more than that the worker's link ended: the worker exited without a reason, or the network broke."""
         for ticket in link.running:
             running = self._alive.get(ticket)
-            if running is not None:
+            if running is not None and link.is_remote and exc is not None:
+                self._settle(ticket, _lost(running, f"The connection to execution environment {link.environment_id}"))
+            elif running is not None:
                 self._settle(ticket, self._exit_outcome(running, None))
             if link.environment_id in self._environments:
                 self._finished(link.environment_id)
@@ -384,9 +389,10 @@ class Lane:
             duration = self.loop.time() - running.began
             self.records.ended(link.environment_id, running.invocation.request_id, status, duration, error_type)
 
-    def _exit_outcome(self, running: Running, story: str | None) -> Outcome:
-        self._record(running, "failure", "Runtime.ExitError")
-        return self._platform_error(running, "Runtime.ExitError", story or exit_message(None))
+    def _exit_outcome(self, running: Running, story: str | None, error_type: str = "") -> Outcome:
+        error_type = error_type if error_type == "Runtime.OutOfMemory" else "Runtime.ExitError"
+        self._record(running, "failure", error_type)
+        return self._platform_error(running, error_type, story or exit_message(None))
 
     def _platform_error(self, running: Running, error_type: str, story: str) -> Outcome:
         """An error document that the platform writes on behalf of the function."""
@@ -442,9 +448,19 @@ class Lane:
     def _expire(self) -> None:
         self._expiry = None
         for ticket in self.pool.expired(time.monotonic()):
-            self.throttled += 1
-            self._settle(ticket, _throttled(f"no slot came free within {self.patience_s:g} s"))
+            self._settle(ticket, self._throttled(Cause.NO_SLOT, f"no slot came free within {self.patience_s:g} s"))
         self._watch_line()
+
+    def _throttled(self, cause: Cause, because: str) -> TooManyRequests:
+        self.throttled += 1
+        self.throttles.add(self.key.function, self.key.version, cause)
+        return throttled(cause, because)
+
+
+def _lost(running: Running, what: str) -> ServiceFailure:
+    return ServiceFailure(
+        f"{what} was lost while it ran request {running.invocation.request_id}. Whether the function finished is unknown."
+    )
 
 
 def stream_ids(first: int) -> Iterator[int]:
@@ -452,12 +468,3 @@ def stream_ids(first: int) -> Iterator[int]:
     yield from range(first, 1 << 32)
     while True:
         yield from range(1, 1 << 32)
-
-
-def _throttled(because: str) -> TooManyRequests:
-    return TooManyRequests(
-        f"Rate Exceeded. ({because})",
-        Reason="ConcurrentInvocationLimitExceeded",
-        Type="User",
-        retryAfterSeconds="1",
-    )

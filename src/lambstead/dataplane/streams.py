@@ -10,10 +10,18 @@ again as fast as AWS lets a response flow (`core.streaming`). A caller that goes
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable
+from typing import Protocol
 
 from lambstead.core.errors import DomainError
 from lambstead.core.streaming import Allowance
 from lambstead.dataplane.outcomes import Outcome
+
+
+class Parts(Protocol):
+    """Where the parts of a streamed answer go."""
+
+    def chunk(self, part: bytes, grant: Callable[[int], None], content_type: str, executed_version: str) -> None:
+        """The next part of an answer of this type; `grant` lets the executor send so many bytes more."""
 
 
 class ResponseStream:
@@ -28,6 +36,8 @@ class ResponseStream:
         self._grant: Callable[[int], None] = lambda size_bytes: None
         self._has_begun = False
         self._is_abandoned = False
+        self.executed_version = ""
+        """The version that answers, once something is there to tell."""
         self.content_type: str | None = None
         """What the runtime says the parts are; None before the first."""
 
@@ -39,10 +49,11 @@ class ResponseStream:
 
     # --- the lane's side -------------------------------------------------------------------------------------------------
 
-    def chunk(self, part: bytes, grant: Callable[[int], None], content_type: str) -> None:
-        """The next part; `grant` lets the executor send so many bytes more."""
+    def chunk(self, part: bytes, grant: Callable[[int], None], content_type: str, executed_version: str) -> None:
+        """See `Parts`."""
         self._grant = grant
         self.content_type = content_type
+        self.executed_version = executed_version
         self._has_begun = True
         if self._is_abandoned:
             grant(len(part))
@@ -53,6 +64,8 @@ class ResponseStream:
     def settle(self, outcome: Outcome | DomainError) -> None:
         """The invocation ended; no part follows."""
         self._ended = outcome
+        if isinstance(outcome, Outcome):
+            self.executed_version = outcome.executed_version
         self._changed.set()
 
     # --- the caller's side -----------------------------------------------------------------------------------------------

@@ -86,7 +86,7 @@ def _attributes(delivery: Delivery) -> dict[str, dict[str, str]]:
     """What a dead letter says beside the event (names and types as recorded); records have none."""
     letter = delivery.dead_letter
     if letter is None:
-        return {}
+        return {name: {"DataType": "String", "StringValue": value} for name, value in delivery.attributes.items()}
     return {
         "RequestID": {"DataType": "String", "StringValue": letter.request_id},
         "ErrorCode": {"DataType": "Number", "StringValue": letter.error_code},

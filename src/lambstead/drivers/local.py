@@ -25,11 +25,25 @@ STOP_GRACE = timedelta(seconds=5)
 class LocalDriver:
     """See `drivers.port.Driver`."""
 
-    def __init__(self, socket: Path, state_dir: Path, runtimes_dir: Path, kill_strays: Callable[[str], object]) -> None:
+    def __init__(
+        self,
+        socket: Path,
+        state_dir: Path,
+        runtimes_dir: Path,
+        kill_strays: Callable[[str], object],
+        isolation: str,
+        tcp: Callable[[str], tuple[str, str]] | None = None,
+    ) -> None:
+        """`kill_strays` ends what an instance left behind; `isolation` is the level of its environments.
+
+        `tcp` gives HOST:PORT and the secret with which an instance's agent reaches the server; without it they go by the socket.
+        """
         self._socket = socket
+        self._tcp = tcp
         self._state_dir = state_dir
         self._runtimes_dir = runtimes_dir
         self._kill_strays = kill_strays
+        self._isolation = isolation
         self._agents: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._listeners: list[Callable[[str, str], None]] = []
@@ -44,18 +58,23 @@ class LocalDriver:
     async def launch(self, instance: Instance) -> None:
         folder = self._state_dir / instance.id
         folder.mkdir(exist_ok=True)
+        address, token = self._tcp(instance.id) if self._tcp else ("", "")
         process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",
             "lambstead.instance.agent",
-            *("--socket", str(self._socket)),
+            *(("--server", address) if address else ("--socket", str(self._socket))),
             *("--instance-id", instance.id),
             *("--state-dir", str(folder)),
             *("--runtimes-dir", str(self._runtimes_dir)),
-            stdin=asyncio.subprocess.DEVNULL,
+            *("--isolation", self._isolation),
+            stdin=asyncio.subprocess.PIPE if token else asyncio.subprocess.DEVNULL,
             # A session of its own: Ctrl-C in the terminal is for the server, which then stops its agents in order.
             start_new_session=True,
         )
+        if process.stdin is not None:
+            process.stdin.write(f"{token}\n".encode())
+            process.stdin.close()
         self._agents[instance.id] = process
         self._watchers[instance.id] = asyncio.create_task(
             self._watch(instance.id, process), name=f"watch {instance.id}"

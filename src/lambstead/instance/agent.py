@@ -1,10 +1,11 @@
 """The agent: one process per managed instance, which starts and ends execution environments as the server orders.
 
-    python -m lambstead.instance.agent --socket PATH --instance-id i-... --state-dir DIR [--runtimes-dir DIR]
+    python -m lambstead.instance.agent (--socket PATH | --server HOST:PORT) --instance-id i-... --state-dir DIR [--runtimes-dir DIR]
+        [--isolation LEVEL]
 
 It connects to the server's socket, says AgentHello and obeys StartEnvironment, StopEnvironment and StopAgent. It keeps nothing that must
 survive: when the server's end closes, or on SIGTERM or SIGINT, every environment is ended at once and the agent exits. If the agent itself is
-killed, the kernel kills its environments (see `runtimes.python_bootstrap`).
+killed, the kernel kills its environments (see `runtimes.confinement`).
 """
 
 import argparse
@@ -17,21 +18,22 @@ import resource
 import shutil
 import signal
 import sys
-import time
 from pathlib import Path
+from typing import get_args
 
 import msgspec
 import uvloop
 
+from lambstead.instance.cgroups import find_cgroups
 from lambstead.instance.environment import Environment, Host
-from lambstead.instance.readings import Meter, Metered, ProcessTree
+from lambstead.instance.isolation import IsolationLevel
+from lambstead.instance.server_address import ServerAddress, TcpAddress, UnixAddress, connect, token_for
+from lambstead.instance.watch import Watch
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
 from lambstead.link.messages import (
     AgentHello,
-    EnvironmentReading,
     FromAgent,
-    InstanceReading,
     StartEnvironment,
     StopAgent,
     StopEnvironment,
@@ -41,8 +43,6 @@ from lambstead.link.messages import (
 
 REAP_TICK_SECONDS = 1.0
 """How often orphans of environments, which become children of the agent, are reaped."""
-READING_SECONDS = 2.0
-"""How often the server hears what environments take."""
 STOP_TIMEOUT_SECONDS = 10.0
 """Environments that are not gone by then are left to the kernel: the agent exits, and they die with it."""
 
@@ -63,18 +63,19 @@ class Agent:
     async def run(self) -> str:
         """Obey until told or forced to end; the reason. Nothing of any environment is left then. Raises OSError if there is no server."""
         loop = asyncio.get_running_loop()
-        await loop.create_unix_connection(lambda: self._control, str(self._host.socket_path))
-        self._send(AgentHello(PROTOCOL_VERSION, self._host.instance_id, os.getpid()))
+        server = self._host.server
+        await connect(server, lambda: self._control)
+        self._send(AgentHello(PROTOCOL_VERSION, self._host.instance_id, os.getpid(), token_for(server)))
         for signum in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signum, self._end, signal.Signals(signum).name)
         reaper = asyncio.create_task(self._reap_orphans())
-        reader = asyncio.create_task(self._read_usage())
+        watcher = asyncio.create_task(Watch(self._environments, self._send).run())
         try:
             return await self._over
         finally:
             await self._stop_everything()
             reaper.cancel()
-            reader.cancel()
+            watcher.cancel()
             self._control.close()
             _kill_children()
 
@@ -128,29 +129,10 @@ class Agent:
         if self._tasks:
             await asyncio.wait(list(self._tasks.values()), timeout=STOP_TIMEOUT_SECONDS)
 
-    async def _read_usage(self) -> None:
-        tree, meters = ProcessTree(), dict[str, Meter]()
-        while True:
-            await asyncio.sleep(READING_SECONDS)
-            ready = {key: each for key, each in self._environments.items() if each.is_ready}
-            mains = {key: each.main_pid for key, each in ready.items() if each.main_pid is not None}
-            usages = tree.look(mains) if mains else {}
-            meters = {key: meters.get(key) or Meter(ready[key].vcpus) for key in usages}
-            now = time.monotonic()
-            readings = [_reading(key, meters[key].read(usage, now)) for key, usage in usages.items()]
-            if readings:
-                self._send(InstanceReading(readings))
-
     async def _reap_orphans(self) -> None:
         while True:
             await asyncio.sleep(REAP_TICK_SECONDS)
             _reap_orphans({environment.main_pid for environment in self._environments.values()})
-
-
-def _reading(environment_id: str, metered: Metered) -> EnvironmentReading:
-    return EnvironmentReading(
-        environment_id, metered.cpu_seconds_total, metered.cpu_utilization, metered.usage.memory_bytes
-    )
 
 
 def _reap_orphans(mains: set[int | None]) -> None:
@@ -186,13 +168,35 @@ def _parse(argv: list[str]) -> Host:
     parser = argparse.ArgumentParser(
         prog="python -m lambstead.instance.agent", description="The agent of one managed instance."
     )
-    parser.add_argument("--socket", type=Path, required=True, help="the server's Unix socket")
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--socket", type=Path, help="the server's Unix socket")
+    where.add_argument(
+        "--server", metavar="HOST:PORT", help="the server's TCP port for agents; the secret is read from standard input"
+    )
     parser.add_argument("--instance-id", required=True)
     parser.add_argument("--state-dir", type=Path, required=True, help="folder for what lives as long as an environment")
     parser.add_argument("--runtimes-dir", type=Path, default=Path.home() / ".lambstead" / "runtimes")
+    parser.add_argument(
+        "--isolation", choices=get_args(IsolationLevel), default="process", help="how environments are kept apart"
+    )
     arguments = parser.parse_args(argv)
-    environments_dir = arguments.state_dir.absolute() / arguments.instance_id
-    return Host(arguments.instance_id, arguments.socket.absolute(), environments_dir, arguments.runtimes_dir.absolute())
+    server: ServerAddress
+    if arguments.socket is not None:
+        server = UnixAddress(arguments.socket.absolute())
+    else:
+        try:
+            # Not an argument or a variable: functions run as our user and could read those.
+            server = TcpAddress.parse(arguments.server, sys.stdin.readline().strip())
+        except ValueError as exc:
+            parser.error(str(exc))
+    return Host(
+        instance_id=arguments.instance_id,
+        server=server,
+        environments_dir=arguments.state_dir.absolute() / arguments.instance_id,
+        runtimes_dir=arguments.runtimes_dir.absolute(),
+        level=arguments.isolation,
+        cgroups=find_cgroups(),
+    )
 
 
 async def _run(host: Host) -> str:
@@ -210,7 +214,7 @@ def main(argv: list[str]) -> int:
     try:
         because = uvloop.run(_run(host))
     except OSError as exc:
-        _log.error("server_unreachable: %s: %s", host.socket_path, exc)
+        _log.error("server_unreachable: %s: %s", host.server, exc)
         return 1
     _log.info("agent_ended: %s", because)
     return 0

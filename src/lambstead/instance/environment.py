@@ -10,13 +10,11 @@ process, a time-out on demand, an order, the loss of the link) is an `_Ending`; 
 """
 
 import asyncio
-import contextlib
 import json
 import logging
 import os
 import shutil
 import signal
-import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -25,11 +23,27 @@ from pathlib import Path
 
 import msgspec
 
+from lambstead.core.limits import EnvironmentLimits
 from lambstead.core.runtime_api import Connections, InitProgress, error_document, exit_message, is_initialized
-from lambstead.instance import strays
+from lambstead.instance.bubblewrap import find_program, plan_sandbox
+from lambstead.instance.cgroups import Cgroup, Cgroups, group_name
 from lambstead.instance.environment_variables import Credentials, RuntimeSite, runtime_variables
+from lambstead.instance.families import owns_connection
+from lambstead.instance.isolation import (
+    RUNTIME_API_PORT,
+    SOCKETS_DIR,
+    Isolation,
+    IsolationLevel,
+    Places,
+    ProcessPlan,
+    Wish,
+    plan_process,
+)
+from lambstead.instance.linked_workers import LinkedWorkers
 from lambstead.instance.log_capture import LogCapture
+from lambstead.instance.main_process import MainProcess
 from lambstead.instance.platform_log import PlatformLog
+from lambstead.instance.readings import Usage
 from lambstead.instance.runtime_api import RuntimeApiServer
 from lambstead.instance.runtimes import catalogue
 from lambstead.instance.runtimes.runtime import (
@@ -40,16 +54,17 @@ from lambstead.instance.runtimes.runtime import (
     RuntimeProcess,
     WorkerLink,
 )
-from lambstead.instance.sandbox import plan_process
+from lambstead.instance.server_address import ServerAddress, connect, introduce
+from lambstead.instance.strays import ENVIRONMENT_VARIABLE, INSTANCE_VARIABLE
+from lambstead.instance.worker_relay import WorkerRelay
 from lambstead.link.connection import LinkConnection
-from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
+from lambstead.link.frames import Frame
 from lambstead.link.messages import (
     EnvironmentDegraded,
     EnvironmentExited,
     EnvironmentFailed,
     EnvironmentReady,
     FromAgent,
-    Hello,
     StartEnvironment,
 )
 
@@ -59,7 +74,11 @@ WORKER_COUNT_TICK_SECONDS = 0.25
 """While init waits for the last polls, living workers are counted this often."""
 MAX_SOCKET_PATH_BYTES = 100
 """Unix socket paths above 107 bytes do not exist; longer state folders get a short folder for the socket."""
+FRAMING_RUNTIMES = ("python3.",)
+"""Runtimes whose client hands log records over in frames when it is given a descriptor for them; on demand only."""
 EXTRA_LOG_SOURCES = 16
+EXITS = ("Runtime.ExitError", "Runtime.OutOfMemory")
+"""Ends of the runtime itself, whose words its invocations get."""
 
 _log = logging.getLogger("lambstead.instance")
 
@@ -69,9 +88,12 @@ class Host:
     """What an environment knows of the agent and the machine it runs on. Paths are absolute."""
 
     instance_id: str
-    socket_path: Path
+    server: ServerAddress
     environments_dir: Path
     runtimes_dir: Path
+    level: IsolationLevel = "process"
+    cgroups: Cgroups | None = None
+    """Where limits are enforced by the kernel; None where the agent watches over them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +120,16 @@ class Environment:
         self._ending: asyncio.Future[_Ending] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Event()
         self._ready = False
-        self._main: subprocess.Popen[bytes] | None = None
-        self._main_fd = -1
+        self._main: MainProcess | None = None
+        self._isolation = Isolation(host.level, start.egress)
+        self.limits = EnvironmentLimits.of(
+            memory_mb=start.memory_mb,
+            vcpus=start.vcpus,
+            ephemeral_storage_mb=start.ephemeral_storage_mb,
+            managed=self._managed,
+        )
+        self.cgroup: Cgroup | None = None
+        """Where the kernel enforces them; None without, and before the start."""
         self._link: LinkConnection | None = None
         self._api: RuntimeApiServer | None = None
         self._output: LogCapture | None = None
@@ -110,6 +140,8 @@ class Environment:
         """Workers that are left as far as we know; AWS's clients do not replace any."""
         self._workers: LinkedWorkers | None = None
         """Set when the workers speak the link themselves."""
+        self._relay: WorkerRelay | None = None
+        """Set when their link is passed on here."""
         self._note = ""
         self._init_started = 0.0
 
@@ -119,18 +151,9 @@ class Environment:
         return self._ready and not self._ending.done()
 
     @property
-    def vcpus(self) -> float:
-        """What it was granted."""
-        return self._start.vcpus
-
-    @property
     def main_pid(self) -> int | None:
         """The runtime's main process, while it has one."""
         return self._main.pid if self._main is not None else None
-
-    @property
-    def _layers(self) -> Path | None:
-        return Path(self._start.layers_path) if self._start.layers_path else None
 
     def stop(self, because: str) -> None:
         """Order the end. Returns at once; `run` returns when nothing is left."""
@@ -162,17 +185,22 @@ class Environment:
         self._init_started = started = time.monotonic()
         if not self._open_log(runtime):
             return None
-        link, status_fd = self._link_for_workers()
+        places = self._places()
+        link, status_fd = await self._link_for_workers(places)
         try:
-            process = self._process(runtime, link)
+            process = self._process(runtime, link, places)
             if process is None:
                 return None
-            api = await self._listen(process)
-            if not self._spawn(process, api, status_fd):
+            api = self._runtime_api(process)
+            if not self._isolation.own_network:
+                await api.listen()
+            if not self._spawn(process, places, api, status_fd):
                 return None
         finally:
             if status_fd is not None:
                 os.close(status_fd)
+        if not await self._let_through(api):
+            return None
         if not await self._init_complete(process, api, started):
             return None
         return (time.monotonic() - started) * 1000
@@ -210,16 +238,24 @@ class Environment:
         self._platform_log.init_started()
         return True
 
-    def _process(self, runtime: InstalledRuntime, link: WorkerLink | None) -> RuntimeProcess | None:
+    def _places(self) -> Places:
+        """The environment's folders."""
+        folder = self._host.environments_dir / self._start.environment_id
+        temp = folder / "tmp"
+        temp.mkdir(parents=True, mode=0o700)
+        self._folders.append(folder)
+        layers = Path(self._start.layers_path) if self._start.layers_path else None
+        return Places(Path(self._start.code_path), layers, temp, own_root=self._isolation.own_root)
+
+    def _process(self, runtime: InstalledRuntime, link: WorkerLink | None, places: Places) -> RuntimeProcess | None:
         """What to start; None (and over) if the code package has nothing to start."""
         launch = Launch(
             managed=self._managed,
             slots=self._start.max_concurrency,
             vcpus=self._start.vcpus,
             memory_mb=self._start.memory_mb,
-            task_root=Path(self._start.code_path),
+            places=places,
             variables=self._start.variables,
-            layers=self._layers,
             link=link,
         )
         try:
@@ -231,75 +267,123 @@ class Environment:
         self._all_workers = self._fewest_workers = process.polls
         return process
 
-    async def _listen(self, process: RuntimeProcess) -> RuntimeApiServer:
-        """Open the environment's Runtime API."""
+    def _runtime_api(self, process: RuntimeProcess) -> RuntimeApiServer:
         platform_log, output = self._platform_log, self._output
         assert platform_log is not None
         assert output is not None
         slots = self._start.max_concurrency if self._managed else 1
         self._api = RuntimeApiServer(slots, self, platform_log, output.drain, process.connections)
-        await self._api.listen()
         return self._api
 
-    def _spawn(self, process: RuntimeProcess, api: RuntimeApiServer, status_fd: int | None) -> bool:
-        """Start the main process; false (and over) if it cannot be started."""
+    def _spawn(self, process: RuntimeProcess, places: Places, api: RuntimeApiServer, status_fd: int | None) -> bool:
+        """Start the main process, up to its gate; false (and over) if it cannot be started."""
         output = self._output
         assert output is not None
-        folder = self._host.environments_dir / self._start.environment_id
-        temp_path = folder / "tmp"
-        temp_path.mkdir(parents=True, mode=0o700)
-        self._folders.append(folder)
-        log_socket = self._listen_for_logs(folder, output) if self._managed else None
-        plan = plan_process(process.command, Path(self._start.code_path), temp_path, os.getpid())
+        log_socket = self._listen_for_logs(places, output) if self._managed else None
+        address = f"127.0.0.1:{RUNTIME_API_PORT}" if self._isolation.own_network else api.address
         site = RuntimeSite(
-            api.address,
-            plan.code_path,
+            address,
+            places.task_root,
             process.runtime_dir,
-            plan.temp_path,
+            places.temp_dir,
             process.program_dir,
             log_socket,
-            self._layers,
+            places.layers_dir,
             process.variables,
         )
         variables = runtime_variables(self._start, site, self._host.instance_id, Credentials.placeholder())
         read_fd, write_fd = os.pipe()
         output.add_source(read_fd)
-        try:
-            self._main = subprocess.Popen(
-                plan.argv,
-                cwd=plan.working_directory,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                stdout=write_fd,
-                stderr=write_fd,
-                pass_fds=() if status_fd is None else (status_fd,),
-                start_new_session=True,
+        inherited = [] if status_fd is None else [status_fd]
+        frames_fd = None
+        if not self._managed and self._start.runtime.startswith(FRAMING_RUNTIMES):
+            records_fd, frames_fd = os.pipe()
+            output.add_frames(records_fd)
+            variables["_LAMBDA_TELEMETRY_LOG_FD"] = str(frames_fd)
+            inherited.append(frames_fd)
+
+        def plan(gate_fd: int) -> ProcessPlan:
+            marks = {name: variables[name] for name in (ENVIRONMENT_VARIABLE, INSTANCE_VARIABLE)}
+            port = int(address.rpartition(":")[2])
+            in_cgroup = self.cgroup is not None
+            wish = Wish(
+                process.command, variables, marks, gate_fd, inherited, port, self.limits, in_cgroup, os.getpid()
             )
+            if self._isolation.level != "sandbox":
+                return plan_process(wish, places, self._isolation)
+            bubblewrap = find_program()
+            if bubblewrap is None:
+                raise FileNotFoundError("bubblewrap (bwrap) is not on PATH any more")
+            return plan_sandbox(wish, places, self._isolation, bubblewrap)
+
+        try:
+            self.cgroup = self._make_cgroup()
+            self._main = MainProcess(self._start.environment_id, self.cgroup, self._main_exited)
+            self._main.start(plan, write_fd)
         except OSError as exc:
-            self._end(_spawn_failure(exc, plan.working_directory))
+            self._end(_spawn_failure(exc, places.code))
             return False
         finally:
             os.close(write_fd)
-        self._main_fd = os.pidfd_open(self._main.pid)
-        asyncio.get_running_loop().add_reader(self._main_fd, self._main_exited)
+            if frames_fd is not None:
+                os.close(frames_fd)
         return True
 
-    def _link_for_workers(self) -> tuple[WorkerLink | None, int | None]:
+    def _make_cgroup(self) -> Cgroup | None:
+        if self._host.cgroups is None:
+            return None
+        cgroup = self._host.cgroups.group(group_name(self._host.instance_id, self._start.environment_id))
+        cgroup.limit(self.limits)
+        return cgroup
+
+    async def _let_through(self, api: RuntimeApiServer) -> bool:
+        """Wait for the main process at its gate and let it go on under its limits; false if the environment is over."""
+        assert self._main is not None
+        arrival = asyncio.ensure_future(self._main.at_gate())
+        await asyncio.wait((arrival, self._ending), return_when=asyncio.FIRST_COMPLETED)
+        if not arrival.done():
+            arrival.cancel()
+            return False
+        try:
+            listener = arrival.result()
+        except ConnectionError:
+            await self._ending  # its exit says more
+            return False
+        except OSError as exc:
+            self._end(_Ending("Runtime.Unknown", f"The environment cannot be limited: {exc}.", "InternalError"))
+            return False
+        if listener is not None:
+            await api.listen(listener)
+        self._main.pass_gate()
+        return not self._ending.done()
+
+    async def _link_for_workers(self, places: Places) -> tuple[WorkerLink | None, int | None]:
         """What lets workers speak the link themselves, and the end of the status pipe that goes to them; neither where they don't."""
-        if not (self._managed and self._start.link_path):
+        path = Path(self._start.link_path) if self._start.link_path else None
+        if self._managed and self._start.relays_workers:
+            path = await self._relay_workers()
+        if not self._managed or path is None:
             return None, None
         read_fd, write_fd = os.pipe()
         self._workers = LinkedWorkers(read_fd, self._start.max_concurrency, self._progress.set, self.worker_lost)
-        return WorkerLink(self._start.link_path, self._start.environment_id, write_fd), write_fd
+        shown = places.show(path, SOCKETS_DIR / "link.sock")
+        return WorkerLink(str(shown), self._start.environment_id, write_fd), write_fd
 
-    def _listen_for_logs(self, folder: Path, output: LogCapture) -> Path:
-        path = folder / "log.sock"
+    async def _relay_workers(self) -> Path:
+        folder = Path(tempfile.mkdtemp(prefix="lambstead-"))
+        self._folders.append(folder)
+        self._relay = WorkerRelay(self._host.server, self._host.instance_id, self._start.environment_id)
+        await self._relay.listen(folder / "link.sock")
+        return folder / "link.sock"
+
+    def _listen_for_logs(self, places: Places, output: LogCapture) -> Path:
+        path = places.temp.parent / "log.sock"
         if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
             short = Path(tempfile.mkdtemp(prefix="lambstead-"))
             self._folders.append(short)
             path = short / "log.sock"
         output.listen(path)
-        return path
+        return places.show(path, SOCKETS_DIR / "log.sock")
 
     async def _init_complete(self, process: RuntimeProcess, api: RuntimeApiServer, started: float) -> bool:
         """Wait until enough workers poll; false if the environment ended first, the init time limit included.
@@ -333,7 +417,7 @@ class Environment:
 
         assert self._main is not None
         try:
-            children = psutil.Process(self._main.pid).children()
+            children = psutil.Process(self._main.runtime_pid).children()
             return sum(child.status() != psutil.STATUS_ZOMBIE for child in children)
         except psutil.Error:
             return None
@@ -357,16 +441,13 @@ class Environment:
         self._ready = True
         platform_log.init_ended("success", init_ms)
         if self._link is not None:
-            self._link.send(Kind.HELLO, 0, msgspec.json.encode(Hello(PROTOCOL_VERSION, self._start.environment_id)))
+            introduce(self._link, self._host.server, self._host.instance_id, self._start.environment_id, worker=False)
             api.open_link(self._link)
-        self._report(EnvironmentReady(self._start.environment_id, init_ms, main.pid, self._note))
+        self._report(EnvironmentReady(self._start.environment_id, init_ms, main.runtime_pid, self._note))
         await self._ending
 
     async def _connect_link(self) -> LinkConnection:
-        loop = asyncio.get_running_loop()
-        path = str(self._host.socket_path)
-        _, link = await loop.create_unix_connection(lambda: LinkConnection(self._link_frame, self._link_lost), path)
-        return link
+        return await connect(self._host.server, lambda: LinkConnection(self._link_frame, self._link_lost))
 
     def _link_frame(self, link: LinkConnection, frame: Frame) -> None:
         assert self._api is not None
@@ -418,7 +499,36 @@ class Environment:
             self._end(_Ending("Sandbox.Timedout", f"Invocation {request_id} timed out."))
 
     def memory_high_water(self) -> int:
-        return _high_water_bytes(self._main.pid) if self._main is not None else 0
+        return _high_water_bytes(self._main.runtime_pid) if self._main is not None else 0
+
+    def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
+        return self._main is not None and owns_connection(self._main.pid or 0, self._start.environment_id, peer, here)
+
+    # Limits
+
+    def check_limits(self, usage: Usage) -> None:
+        """End the environment if it takes more than it may, as AWS does."""
+        if self._main is None or self._ending.done():
+            return
+        if self._main.was_killed_for_memory:
+            self._out_of_memory("the kernel killed a process for want of memory")
+        elif because := self.limits.exceeds_memory(usage.memory_bytes):
+            self._out_of_memory(because)
+        elif self._counts_processes and (because := self.limits.exceeds_processes(usage.processes)):
+            self._end_for(because, "Runtime.ExitError")
+
+    @property
+    def _counts_processes(self) -> bool:
+        """Whether nobody but us does: no control group, and no user namespace in which the kernel counts."""
+        return self.cgroup is None and not self._isolation.own_root
+
+    def _out_of_memory(self, because: str) -> None:
+        self._end_for(because, "Runtime.OutOfMemory")
+
+    def _end_for(self, because: str, error_type: str) -> None:
+        if self._platform_log is not None:
+            self._platform_log.note(f"The environment is ended: {because}.")
+        self._end(_Ending(error_type, exit_message(-signal.SIGKILL)))
 
     # The end
 
@@ -429,17 +539,25 @@ class Environment:
 
     def _main_exited(self) -> None:
         """The kernel says that the main process is over; the environment is over with it."""
-        self._forget_main_fd()
         assert self._main is not None
-        self._end(_Ending("Runtime.ExitError", exit_message(self._main.poll())))
+        if self._main.was_killed_for_memory:
+            self._out_of_memory("the kernel killed a process for want of memory")
+        self._end(_Ending("Runtime.ExitError", exit_message(self._main.exit_code)))
 
     async def _tear_down(self, ending: _Ending) -> None:
         """Settle what runs, kill everything, keep its last words, remove its files."""
         if self._api is not None:
-            self._api.end(ending.message if ending.error_type == "Runtime.ExitError" else exit_message(-signal.SIGKILL))
+            is_exit = ending.error_type in EXITS
+            self._api.end(
+                ending.message if is_exit else exit_message(-signal.SIGKILL),
+                ending.error_type if is_exit else "Runtime.ExitError",
+            )
         if self._link is not None:
             self._link.close()
-        await self._kill()
+        if self._main is not None:
+            await self._main.kill()
+        if self._relay is not None:
+            self._relay.close()
         if self._workers is not None:
             self._workers.close()
         if self._platform_log is not None and self._output is not None:
@@ -450,28 +568,11 @@ class Environment:
         for folder in self._folders:
             await asyncio.to_thread(shutil.rmtree, folder, True)
 
-    async def _kill(self) -> None:
-        """SIGKILL the process group, then whatever left it, and reap the main process."""
-        main = self._main
-        if main is None:
-            return
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            # The leader may be gone; its group lives on under its number while any member does.
-            os.killpg(main.pid, signal.SIGKILL)
-        self._forget_main_fd()
-        await asyncio.to_thread(_finish, main, self._start.environment_id)
-
-    def _forget_main_fd(self) -> None:
-        if self._main_fd >= 0:
-            asyncio.get_running_loop().remove_reader(self._main_fd)
-            os.close(self._main_fd)
-            self._main_fd = -1
-
     def _log_ending(self, platform_log: PlatformLog, ending: _Ending) -> None:
         if not ending.error_type:
             return
-        if ending.error_type == "Runtime.ExitError":
-            platform_log.runtime_exited(f"Error: {ending.message}")
+        if ending.error_type in EXITS:
+            platform_log.runtime_exited(f"Error: {ending.message}", ending.error_type)
         if not self._ready:
             init_ms = (time.monotonic() - self._init_started) * 1000
             platform_log.init_ended(
@@ -486,59 +587,12 @@ class Environment:
         return EnvironmentFailed(environment_id, ending.error_type, document, ending.reason_code)
 
 
-class LinkedWorkers:
-    """Workers that speak the link themselves, as their main process reports them over a pipe (see `runtimes.python_link`)."""
-
-    def __init__(self, status_fd: int, slots: int, progress: Callable[[], None], lost: Callable[[int], None]) -> None:
-        """`progress` hears of every report, `lost` of a worker that is gone for good, with the number of those that are left."""
-        self._fd = status_fd
-        self._slots = slots
-        self._progress = progress
-        self._lost = lost
-        self._ready = 0
-        os.set_blocking(status_fd, False)
-        asyncio.get_running_loop().add_reader(status_fd, self._readable)
-
-    @property
-    def is_initialized(self) -> bool:
-        """True once every worker that did not die at init is ready, and there is one."""
-        return self._ready > 0 and self._ready >= self._slots
-
-    def close(self) -> None:
-        """Listen no more."""
-        if self._fd >= 0:
-            asyncio.get_running_loop().remove_reader(self._fd)
-            os.close(self._fd)
-            self._fd = -1
-
-    def _readable(self) -> None:
-        words = os.read(self._fd, 4096)
-        if not words:
-            self.close()
-            return
-        for word in words.decode():
-            match word:
-                case "+":
-                    self._ready += 1
-                case "-":
-                    self._ready -= 1
-                case _:
-                    self._slots -= 1
-                    self._lost(self._slots)
-        self._progress()
-
-
 def _install(runtimes_dir: Path, identifier: str) -> InstalledRuntime | RuntimeNotAvailable:
     """The error is returned and not raised: when a stop order came meanwhile, nobody is left to catch it."""
     try:
         return catalogue.install(runtimes_dir, identifier, lambda text: _log.info("%s", text))
     except RuntimeNotAvailable as exc:
         return exc
-
-
-def _finish(main: "subprocess.Popen[bytes]", environment_id: str) -> None:
-    main.wait()
-    strays.kill_strays(strays.ENVIRONMENT_VARIABLE, environment_id)
 
 
 def _spawn_failure(exc: OSError, working_directory: Path) -> _Ending:

@@ -10,6 +10,7 @@ Limits: head `MAX_HEAD_BYTES` (431), body per endpoint (read on and thrown away;
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Protocol, cast
@@ -69,8 +70,12 @@ class Endpoint(Protocol):
 class HttpConnection(asyncio.Protocol):
     """One connection of an environment's process. `number` identifies it among those of its endpoint."""
 
-    def __init__(self, endpoint: Endpoint, number: int) -> None:
+    def __init__(
+        self, endpoint: Endpoint, number: int, admits: Callable[[tuple[str, int], tuple[str, int]], bool] | None = None
+    ) -> None:
+        """`admits` says whether a connection between these two addresses is served at all; None for every one."""
         self.number = number
+        self._admits = admits
         self._endpoint = endpoint
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
@@ -117,6 +122,10 @@ class HttpConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's stream transports do not inherit from asyncio's class, they only behave like it.
         self._transport = cast(asyncio.Transport, transport)
+        if self._admits is not None and not self._admits(
+            transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+        ):
+            self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
         if not self._in_body:

@@ -1,8 +1,9 @@
 """Everything an environment prints, line by line, into one file.
 
 Sources are the pipe of the main process and, in managed-instances mode, the connections to the log socket: every worker makes two, its
-stdout and its stderr. Lines of different sources never mix, because each source keeps its own unfinished line. Reading is prompt and memory
-is bounded by the line limit per source; a process that prints waits only while the agent is busy.
+stdout and its stderr. AWS's client for Python hands log records over a pipe of their own, in frames, because a record need not end with a line
+end. Lines of different sources never mix, because each source keeps its own unfinished line. Reading is prompt and memory is bounded by the
+line limit per source; a process that prints waits only while the agent is busy.
 
 Limits: a line above `MAX_LINE_BYTES` is broken there; bytes that are not UTF-8 become replacement characters; what the disk refuses is
 dropped, counted and reported by a `platform.logsDropped` line once writing works again. Beside the log stand the times of its lines (`core.log_streams`).
@@ -13,6 +14,7 @@ import contextlib
 import json
 import os
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -20,6 +22,9 @@ from lambstead.core.log_streams import TIMES_SUFFIX, stamp
 
 MAX_LINE_BYTES = 256 * 1024
 READ_BYTES = 64 * 1024
+FRAME_HEADER = struct.Struct(">4sIQ")
+FRAME_MARK = b"\xa5\x5a\x00"
+"""With it every frame of AWS's runtime interface clients begins; the fourth byte tells the level."""
 MAX_DRAIN_BYTES = 8 * 1024 * 1024
 """What one `drain` takes from one source, so that a process that prints without end cannot hold the agent."""
 
@@ -39,7 +44,7 @@ class LogCapture:
             raise
         self._stamped_ms = 0
         self._max_sources = max_sources
-        self._sources: dict[int, _Source] = {}
+        self._sources: dict[int, _Source | _Frames] = {}
         self._listener: socket.socket | None = None
         self._dropped_bytes = 0
 
@@ -63,8 +68,15 @@ class LogCapture:
 
     def add_source(self, fd: int) -> None:
         """Read lines from this descriptor until its end; it is owned and closed here."""
+        self._watch(fd, _Source())
+
+    def add_frames(self, fd: int) -> None:
+        """Read log records in the frames of AWS's clients until the end of this descriptor; it is owned and closed here."""
+        self._watch(fd, _Frames())
+
+    def _watch(self, fd: int, source: "_Source | _Frames") -> None:
         os.set_blocking(fd, False)
-        self._sources[fd] = _Source(fd)
+        self._sources[fd] = source
         self._loop.add_reader(fd, self._readable, fd)
 
     def drain(self) -> None:
@@ -156,10 +168,9 @@ class LogCapture:
 class _Source:
     """One stream of lines and its unfinished end."""
 
-    __slots__ = ("_partial", "fd")
+    __slots__ = ("_partial",)
 
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
+    def __init__(self) -> None:
         self._partial = b""
 
     def lines(self, data: bytes) -> bytes:
@@ -187,6 +198,48 @@ class _Source:
         """The unfinished line, finished."""
         rest, self._partial = self._partial, b""
         return _valid(rest + b"\n") if rest else b""
+
+
+class _Frames:
+    """Records in frames: type, length, time in microseconds, and the text, which gets a line end if it has none.
+
+    What does not begin like a frame is taken for plain lines from there on: somebody else found the descriptor and printed to it.
+    """
+
+    __slots__ = ("_header", "_missing", "_plain", "_text")
+
+    def __init__(self) -> None:
+        self._text = _Source()
+        self._header = b""
+        self._missing = 0
+        """Bytes of the record that are still to come."""
+        self._plain = False
+
+    def lines(self, data: bytes) -> bytes:
+        """The whole lines that `data` completes, as valid UTF-8."""
+        found = []
+        while data and not self._plain:
+            if not self._missing:
+                needed = FRAME_HEADER.size - len(self._header)
+                self._header, data = self._header + data[:needed], data[needed:]
+                if not FRAME_MARK.startswith(self._header[: len(FRAME_MARK)]):
+                    self._plain, data = True, self._header + data
+                elif len(self._header) == FRAME_HEADER.size:
+                    _, self._missing, _ = FRAME_HEADER.unpack(self._header)
+                    self._header = b""
+                continue
+            part, data = data[: self._missing], data[self._missing :]
+            self._missing -= len(part)
+            found.append(self._text.lines(part))
+            if not self._missing:
+                found.append(self._text.rest())
+        if data:
+            found.append(self._text.lines(data))
+        return b"".join(found)
+
+    def rest(self) -> bytes:
+        """The unfinished record, finished."""
+        return self._text.rest()
 
 
 def _cut(line: bytes) -> tuple[bytes, bytes]:

@@ -113,12 +113,12 @@ class PlatformLog:
         else:
             self._record("lambstead.note", {"message": message}, "WARN")
 
-    def runtime_exited(self, message: str) -> None:
+    def runtime_exited(self, message: str, error_type: str = "Runtime.ExitError") -> None:
         """The end of the runtime or of a worker, in the platform's words."""
         if self._text:
-            self._write_line(f"{message}\nRuntime.ExitError")
+            self._write_line(f"{message}\n{error_type}")
         else:
-            self._record("lambstead.runtimeExit", {"errorType": "Runtime.ExitError", "message": message}, "WARN")
+            self._record("lambstead.runtimeExit", {"errorType": error_type, "message": message}, "WARN")
 
     def _write_text_report(self, ended: Ended) -> None:
         request_id = ended.request_id

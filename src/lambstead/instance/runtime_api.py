@@ -14,6 +14,7 @@ import asyncio
 import base64
 import binascii
 import itertools
+import socket
 import time
 from typing import Protocol
 
@@ -83,6 +84,9 @@ class Life(Protocol):
     def invocation_timed_out(self, request_id: str) -> None:
         """An invocation's deadline came; its caller has been told."""
 
+    def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
+        """Whether the connection from `peer` to `here` belongs to a process of the environment."""
+
     def memory_high_water(self) -> int:
         """Largest resident size of the runtime so far, in bytes."""
 
@@ -107,6 +111,7 @@ class RuntimeApiServer:
         self._timer_deadline_ms = 0
         self._init_over = False
         self._unusable = False
+        self._is_shared = True
         self.address = ""
 
     @property
@@ -114,10 +119,17 @@ class RuntimeApiServer:
         """Polls waiting for an event."""
         return self._rules.parked
 
-    async def listen(self) -> None:
-        """Open the environment's listener on a free loopback port."""
+    async def listen(self, listener: socket.socket | None = None) -> None:
+        """Serve on a listener that the environment opened in its own network, else on a free loopback port.
+
+        On the loopback that all share, connections are served only if `Life` knows their other end.
+        """
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(self._new_connection, "127.0.0.1", 0, backlog=1024)
+        self._is_shared = listener is None
+        if listener is None:
+            self._server = await loop.create_server(self._new_connection, "127.0.0.1", 0, backlog=1024)
+        else:
+            self._server = await loop.create_server(self._new_connection, sock=listener)
         host, port = self._server.sockets[0].getsockname()
         self.address = f"{host}:{port}"
 
@@ -139,11 +151,11 @@ class RuntimeApiServer:
         elif frame.kind is Kind.WINDOW and frame.stream in self._streams:
             self._streams[frame.stream].grant(_window_decoder.decode(frame.head).size_bytes)
 
-    def end(self, message: str) -> None:
-        """The runtime is gone: fail what still runs with Runtime.ExitError and `message`, and take no more requests."""
+    def end(self, message: str, error_type: str = "Runtime.ExitError") -> None:
+        """The runtime is gone: fail what still runs with `error_type` and `message`, and take no more requests."""
         self._unusable = True
         for invocation in self._rules.end():
-            self._abort(invocation, message)
+            self._abort(invocation, message, error_type)
         if self._timer is not None:
             self._timer.cancel()
         if self._server is not None:
@@ -206,7 +218,7 @@ class RuntimeApiServer:
 
     def _new_connection(self) -> HttpConnection:
         number = next(self._numbers)
-        connection = HttpConnection(self, number)
+        connection = HttpConnection(self, number, self._life.is_ours if self._is_shared else None)
         self._connections[WorkerId(number)] = connection
         return connection
 
@@ -385,10 +397,10 @@ class RuntimeApiServer:
             head = Error(error_type, "function" if by_function else "platform")
             self._link.send(Kind.ERROR, invocation.stream, _encode(head), document)
 
-    def _abort(self, invocation: Invocation, message: str) -> None:
+    def _abort(self, invocation: Invocation, message: str, error_type: str = "Runtime.ExitError") -> None:
         text = f"RequestId: {invocation.request_id} Error: {message}"
-        self._log.runtime_exited(text)
-        self._settle_error(invocation, "Runtime.ExitError", error_document("Runtime.ExitError", text).encode())
+        self._log.runtime_exited(text, error_type)
+        self._settle_error(invocation, error_type, error_document(error_type, text).encode())
 
     def _time_out(self, invocation: Invocation) -> None:
         text = f"RequestId: {invocation.request_id} Error: {timed_out_message(invocation.timeout_ms)}"

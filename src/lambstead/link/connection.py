@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import cast
 
 from lambstead.link.frames import HEADER, MAX_BODY_BYTES, MAX_HEAD_BYTES, Frame, FrameError, FrameReader, Kind, encode
+from lambstead.link.tcp import tune
 
 JOIN_BELOW_BYTES = 16 * 1024
 """Payloads smaller than this are copied behind their header; larger ones go to the transport as they are (one writev)."""
@@ -36,6 +37,15 @@ class LinkConnection(asyncio.BufferedProtocol):
         self._reason: Exception | None = None
         self._writable = asyncio.Event()
         self._writable.set()
+
+    def tune_tcp(self) -> None:
+        """Of a TCP connection: no delays for small frames, and a peer that vanished is noticed."""
+        if self._transport is not None:
+            tune(self._transport)
+
+    def limit_bodies(self, max_body_bytes: int) -> None:
+        """Take no larger bodies from the peer from now on."""
+        self._reader.max_body_bytes = max_body_bytes
 
     @property
     def is_open(self) -> bool:

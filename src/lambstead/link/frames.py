@@ -88,6 +88,8 @@ class FrameReader:
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         self._filled = 0
         self._large: _LargeFrame | None = None
+        self.max_body_bytes = MAX_BODY_BYTES
+        """Larger bodies are refused."""
 
     def room(self) -> memoryview:
         """Where the next bytes go; never empty. Valid until `arrived`."""
@@ -113,7 +115,7 @@ class FrameReader:
                     yield frame
             while end - start >= HEADER.size:
                 body, number, _, head_length, stream = HEADER.unpack_from(buffer, start)
-                kind = _checked(number, body, head_length)
+                kind = _checked(number, body, head_length, self.max_body_bytes)
                 head_start = start + HEADER.size
                 head_end, frame_end = head_start + head_length, head_start + body
                 if frame_end <= end:
@@ -180,12 +182,12 @@ class _LargeFrame:
         return Frame(self._kind, self._stream, self._head, self._file.getvalue())
 
 
-def _checked(number: int, body: int, head_length: int) -> Kind:
+def _checked(number: int, body: int, head_length: int, max_body: int) -> Kind:
     """The kind of a frame with this header. Raises FrameError if the protocol has no such frame."""
     kind = _KINDS.get(number)
     if kind is None:
         raise FrameError(f"unknown frame kind {number}")
-    if body > MAX_BODY_BYTES or head_length > body:
+    if body > max_body or head_length > body:
         raise FrameError(f"frame header announces {body} bytes with a head of {head_length}")
     return kind
 

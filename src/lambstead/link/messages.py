@@ -20,6 +20,12 @@ class Hello(msgspec.Struct, frozen=True, array_like=True):
 
     version: int
     environment_id: str
+    instance_id: str = ""
+    """Over TCP: whose connection it is. Empty on one host, where the socket says so."""
+    token: str = ""
+    """Over TCP: the secret of the instance's agent."""
+    is_worker: bool = False
+    """Over TCP: the connection is that of one worker, relayed by the agent."""
 
 
 class Slots(msgspec.Struct, frozen=True, array_like=True):
@@ -78,12 +84,52 @@ class Reject(msgspec.Struct, frozen=True, array_like=True):
     because: str
 
 
+class GatewayHello(msgspec.Struct, frozen=True, array_like=True):
+    """gateway process → server, head of its HELLO: it accepts requests from now on."""
+
+    version: int
+    number: int
+    """Which of the gateway processes it is, from 0."""
+
+
+class Call(msgspec.Struct, frozen=True, array_like=True):
+    """gateway process → server, head of INVOKE: an event for a function as the caller named it; the payload of the frame is the event."""
+
+    request_id: str
+    function: str
+    qualifier: str | None
+    trace_id: str
+    client_context: str = ""
+    tenant_id: str = ""
+    is_streaming: bool = False
+    """The answer is wanted in parts, as they come."""
+
+
+class Answered(msgspec.Struct, frozen=True, array_like=True):
+    """server → gateway process, head of RESULT and END: how the invocation ended; the payload is what did not come in parts."""
+
+    executed_version: str
+    is_error: bool = False
+    error_type: str = ""
+
+
+class Refused(msgspec.Struct, frozen=True, array_like=True):
+    """server → gateway process, payload of ERROR: the invocation was refused, or lost by the platform."""
+
+    shape: str
+    """The name of the AWS error."""
+    message: str
+    facts: dict[str, str | int | float | bool | None]
+
+
 class AgentHello(msgspec.Struct, frozen=True, tag=True):
     """agent → server: first message of the control connection."""
 
     version: int
     instance_id: str
     pid: int
+    token: str = ""
+    """Over TCP: the agent's secret."""
 
 
 class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
@@ -125,6 +171,10 @@ class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Directory with the function's layers, laid over one another; read-only for the function. Empty without layers."""
     link_path: str = ""
     """Socket on which workers of this environment may speak the link themselves; empty to keep to the Runtime API."""
+    egress: Literal["none", "host"] = "host"
+    """Where the function may connect to (see `core.egress`)."""
+    relays_workers: bool = False
+    """The server cannot be reached by its workers: the agent opens a socket for them and passes their link on."""
 
 
 class StopEnvironment(msgspec.Struct, frozen=True, tag=True):

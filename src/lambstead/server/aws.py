@@ -8,22 +8,24 @@ memory.
 import logging
 import secrets
 import uuid
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from lambstead.api.context import Call, Context, Operation
+from lambstead.api.context import Call, Request, Response
 from lambstead.core.errors import DomainError, ServiceFailure, UnknownOperation
 from lambstead.server.asgi import BodyTooLarge, Receive, Scope, Send, TruncatedBody, read_body, send_parts, send_whole
 from lambstead.wire.gateway import AwsApi, HttpResponse, Match, choose
 
 log = logging.getLogger(__name__)
 
+Operation = Callable[[Request, Call], Awaitable[Response]]
+"""An operation with its context."""
+
 
 class AwsGateway:
     """ASGI application for the AWS APIs that Lambstead serves itself."""
 
-    def __init__(self, context: Context, served: Mapping[AwsApi, Mapping[str, Operation]]) -> None:
-        self._context = context
+    def __init__(self, served: Mapping[AwsApi, Mapping[str, Operation]]) -> None:
         self._served = served
         self._apis = list(served)
 
@@ -78,7 +80,7 @@ class AwsGateway:
             function = self._served[api].get(operation)
             if function is None:
                 raise api.not_built(operation)
-            result = await function(self._context, request, Call(request_id, headers))
+            result = await function(request, Call(request_id, headers))
             return api.respond(operation, result, request_id)
         except DomainError as error:
             return api.fail(operation, error, request_id)

@@ -4,8 +4,11 @@ import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
+from lambstead.instance.cgroups import find_cgroups
+from lambstead.instance.isolation import IsolationLevel
+from lambstead.instance.levels import LevelFails, try_level
 from lambstead.instance.runtimes.catalogue import RuntimeStatus, list_runtimes
 
 LEAST_FREE_BYTES = 1 << 30
@@ -23,11 +26,12 @@ class Check:
     advice: str = ""
 
 
-def examine(data_dir: Path, runtimes_dir: Path) -> list[Check]:
+def examine(data_dir: Path, runtimes_dir: Path, used: IsolationLevel) -> list[Check]:
     """Every check. Runs interpreters that were not seen before, so the first time takes up to some seconds."""
     return [
         *(_runtime(status) for status in list_runtimes(runtimes_dir) if status.state != "not built"),
-        _isolation(),
+        *(_isolation(level, used) for level in get_args(IsolationLevel)),
+        _limits(),
         _disk(data_dir),
         _processors(),
     ]
@@ -47,13 +51,31 @@ def _runtime(status: RuntimeStatus) -> Check:
     return Check(name, "ok", running + client, status.advice)
 
 
-def _isolation() -> Check:
-    return Check(
-        "isolation",
-        "warning",
-        "level process: functions are ordinary processes of this user and see its files and network",
-        "Run only functions that you trust; stronger levels are not built yet.",
-    )
+def _isolation(level: IsolationLevel, used: IsolationLevel) -> Check:
+    name = f"isolation {level}"
+    try:
+        detail = try_level(level)
+    except LevelFails as exc:
+        return Check(name, "warning" if used == "process" else "ok", f"does not work: {exc}", exc.advice)
+    if level != used:
+        return Check(name, "ok", f"works, not used: {detail}")
+    if level == "process":
+        return Check(
+            name, "warning", f"USED: {detail}", "Run only functions that you trust, or make a stronger level work."
+        )
+    return Check(name, "ok", f"USED: {detail}")
+
+
+def _limits() -> Check:
+    cgroups = find_cgroups()
+    if cgroups is None:
+        return Check(
+            "limits",
+            "warning",
+            "memory and processes are watched every half second, because this user cannot make control groups",
+            "Run as root, or under systemd with Delegate=yes and DelegateSubgroup=server, to have the kernel enforce them.",
+        )
+    return Check("limits", "ok", f"memory, CPU shares and processes are enforced by {cgroups.description}")
 
 
 def _disk(data_dir: Path) -> Check:

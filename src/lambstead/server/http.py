@@ -9,6 +9,7 @@ import contextlib
 import socket
 from datetime import timedelta
 from email.utils import formatdate
+from pathlib import Path
 from typing import Any
 
 from uvicorn import Config
@@ -43,6 +44,33 @@ def bind(host: str, port: int) -> socket.socket:
     return listener
 
 
+def bind_unix(path: Path) -> socket.socket:
+    """A listening Unix socket that only the server's user can reach."""
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    listener.bind(str(path))
+    path.chmod(0o600)
+    listener.listen(BACKLOG)
+    listener.setblocking(False)
+    return listener
+
+
+def bind_shared(host: str, port: int, count: int) -> list[socket.socket]:
+    """So many listening sockets on one port, among which the kernel spreads connections. Raises PortTaken."""
+    # A socket that does not share finds out whether the port is free: sharing ones would join those of another server.
+    with contextlib.closing(bind(host, port)) as probe:
+        port = probe.getsockname()[1]
+    listeners = [socket.socket(probe.family, socket.SOCK_STREAM) for _ in range(count)]
+    for listener in listeners:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        listener.bind((host, port))
+    for listener in listeners:
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    return listeners
+
+
 class HttpServer:
     """Serves one ASGI application on one listening socket, with the short way for Invoke in front of it."""
 
@@ -69,7 +97,10 @@ class HttpServer:
         """Accept connections from now on."""
         loop = asyncio.get_running_loop()
         self._clock = asyncio.create_task(self._tick(), name="date header")
-        self._server = await loop.create_server(self._protocol, sock=listener, backlog=BACKLOG)
+        if listener.family == socket.AF_UNIX:
+            self._server = await loop.create_unix_server(self._protocol, sock=listener, backlog=BACKLOG)
+        else:
+            self._server = await loop.create_server(self._protocol, sock=listener, backlog=BACKLOG)
 
     def _protocol(self) -> asyncio.Protocol:
         return InvokeProtocol(self._short_way, config=self._config, server_state=self._state, app_state={})

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from lambstead.api.context import DurableExecutions
+from lambstead.api.lambda_invoke_stream import durable_refused
 from lambstead.core.arn import FunctionRef
 from lambstead.core.durable.answers import answer_of, refuse_long_wait
-from lambstead.core.errors import InvalidParameterValue
 from lambstead.core.invocations import Target
 from lambstead.dataplane.invoker import Invoker
 from lambstead.dataplane.outcomes import Invocation, Outcome
@@ -68,7 +68,7 @@ class GatewayInvocations:
         self, target: Target, *, request_id: str, payload: bytes, trace_id: str, client_context: str, tenant_id: str
     ) -> ResponseStream:
         if target.publication.configuration.durable is not None:
-            raise InvalidParameterValue("Durable functions cannot be invoked with response streaming: use Invoke.")
+            raise durable_refused()
         invocation = Invocation(request_id, payload, trace_id, client_context, tenant_id)
         stream = self._invoker.stream(target, invocation)
         await stream.begun()

@@ -18,10 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lambstead.api.lambda_invoke import checked_payload
 from lambstead.core.arn import FunctionRef, Realm
-from lambstead.core.errors import DomainError
-from lambstead.core.invocations import Target
+from lambstead.core.errors import DomainError, NeedsOrdinaryWay
 from lambstead.core.traces import is_trace_header
-from lambstead.dataplane.invoker import Invoker
+from lambstead.dataplane.lane import Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.wire.gateway import AwsApi, HttpResponse
 
@@ -45,6 +44,13 @@ _NOT_PLAIN = frozenset(
 """Headers whose presence makes a request not plain; the invocation type does unless it is RequestResponse."""
 
 
+class Runs(Protocol):
+    """Who runs what was called: the invoke path of this process, or the server behind a gateway process."""
+
+    def start(self, ref: FunctionRef, invocation: Invocation, settle: Settle) -> None:
+        """Run one event; `settle` hears how it ended or why it was refused, exactly once. Never raises."""
+
+
 class OrdinaryWay(Protocol):
     """The ordinary way, for an Invoke that was read on the short one."""
 
@@ -56,8 +62,8 @@ class OrdinaryWay(Protocol):
 class ShortWay:
     """What all connections share: the invoke path, what URLs name, rendered heads, and which calls run."""
 
-    def __init__(self, api: AwsApi, invoker: Invoker, realm: Realm, ordinary_way: OrdinaryWay) -> None:
-        self.invoker = invoker
+    def __init__(self, api: AwsApi, runs: Runs, realm: Realm, ordinary_way: OrdinaryWay) -> None:
+        self.start = runs.start
         self._ordinary_way = ordinary_way
         self.max_body_bytes = api.facts("Invoke").max_body_bytes
         self._api = api
@@ -70,7 +76,7 @@ class ShortWay:
         self._running: set[_Call] = set()
         self._drained: asyncio.Event | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        """Look-ups, and calls that were handed over."""
+        """Calls that were handed over."""
 
     def named(self, url: bytes) -> FunctionRef | None:
         """What the URL of an Invoke names; None if that is for the ordinary way to say."""
@@ -144,30 +150,17 @@ class ShortWay:
         if self._running:
             await self._drained.wait()
 
-    def look_up(self, call: "_Call", payload: bytes) -> None:
-        """Read the call's function from the store, then go on with the call."""
-        self._spawn(self._look_up(call, payload), "invoke look-up")
-
-    def _spawn(self, work: Coroutine[None, None, None], name: str) -> None:
-        task = asyncio.create_task(work, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
     def hand_over(self, call: "_Call", payload: bytes) -> None:
         """Have the call answered on the ordinary way."""
-        self._spawn(self._hand_over(call, payload), "invoke handed over")
+        task = asyncio.create_task(self._hand_over(call, payload), name="invoke handed over")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _hand_over(self, call: "_Call", payload: bytes) -> None:
         request = {"FunctionName": call.ref.name, "Qualifier": call.ref.qualifier, "Payload": payload}
         headers = {"x-amzn-trace-id": call.trace.decode("latin-1")}
         response = await self._ordinary_way(self._api, "Invoke", request, headers, call.request_id)
         call.answer(_rendered(response), response.body)
-
-    async def _look_up(self, call: "_Call", payload: bytes) -> None:
-        try:
-            call.submit(await self.invoker.resolve(call.ref), payload)
-        except DomainError as error:
-            call.settle(error)
 
 
 def _rendered(response: HttpResponse) -> bytes:
@@ -321,6 +314,7 @@ class _Call:
 
     __slots__ = (
         "_parts",
+        "_payload",
         "_short_way",
         "_size",
         "connection",
@@ -344,6 +338,7 @@ class _Call:
         self.request_id = self._short_way.new_request_id()
         self.trace = trace
         self._parts: list[bytes | memoryview] = []
+        self._payload = b""
         self._size = 0
 
     def add(self, part: bytes | memoryview) -> None:
@@ -360,13 +355,12 @@ class _Call:
             if self._size > self._short_way.max_body_bytes:
                 raise self._short_way.too_large()
             payload = checked_payload(self._whole()) or b"{}"
-            target = self._short_way.invoker.resolve_known(self.ref)
-            if target is None:
-                self._short_way.look_up(self, payload)
-            else:
-                self.submit(target, payload)
         except DomainError as error:
             self.settle(error)
+            return
+        self._payload = payload
+        invocation = Invocation(self.request_id, payload, self._short_way.trace(self.trace))
+        self._short_way.start(self.ref, invocation, self.settle)
 
     def _whole(self) -> bytes:
         parts, self._parts = self._parts, []
@@ -374,17 +368,12 @@ class _Call:
             return parts[0]
         return b"".join(parts)
 
-    def submit(self, target: Target, payload: bytes) -> None:
-        """Hand the invocation to the invoke path. Raises TooManyRequests."""
-        if target.publication.configuration.durable is not None:
-            self._short_way.hand_over(self, payload)
-            return
-        invocation = Invocation(self.request_id, payload, self._short_way.trace(self.trace))
-        self._short_way.invoker.submit(target, invocation, self.settle)
-
     def settle(self, answer: Outcome | DomainError) -> None:
         """The one answer, whatever it is."""
-        self.answer(*self._short_way.head(answer, self.request_id))
+        if isinstance(answer, NeedsOrdinaryWay):
+            self._short_way.hand_over(self, self._payload)
+        else:
+            self.answer(*self._short_way.head(answer, self.request_id))
 
     def answer(self, head: bytes, body: bytes) -> None:
         """The answer as it goes to the caller, if that is still there."""

@@ -13,6 +13,7 @@ from lambstead.core.durable.model import ExecutionStatus
 from lambstead.core.event_queue import QueueTotals
 from lambstead.core.fleet import Environment, Instance, Reading
 from lambstead.core.functions import FunctionVersion
+from lambstead.core.throttles import Throttled
 from lambstead.dataplane.invoker import Invoker
 from lambstead.store.port import Reader, Store
 
@@ -31,6 +32,8 @@ async def status(
     invoker: Invoker,
     events: EventInvokes,
     durable: DurableEngine,
+    gateways: list[dict[str, object]],
+    throttles: list[Throttled],
 ) -> dict[str, object]:
     """The document of `/_lambstead/status`."""
 
@@ -62,12 +65,23 @@ async def status(
             "account": settings.account_id,
             "data": str(settings.data_dir),
         },
+        "gateways": gateways,
         "providers": documents,
         "functions": _functions(versions),
         "events": _events(totals, events),
-        "durable": _durable(executions, durable.live),
         "scaling": _scaling(provisioning),
+        "durable": _durable(executions, durable.live),
         "waiting": {f"{key.function}:{key.version}": count for key, count in invoker.waiting().items()},
+        "throttles": [
+            {
+                "function": each.function,
+                "version": each.version,
+                "cause": each.cause,
+                "reason": each.cause.reason,
+                "count": each.count,
+            }
+            for each in throttles
+        ],
         "decisions": [
             {"at": decision.at.isoformat(), "what": decision.what, "because": decision.because}
             for decision in provisioning.decisions
@@ -87,12 +101,6 @@ def _events(totals: QueueTotals, events: EventInvokes) -> dict[str, object]:
         "destination_delivery_failures": dict(counts.destination_delivery_failures),
         "dead_letter_errors": dict(counts.dead_letter_errors),
     }
-
-
-def _durable(executions: Mapping[str, int], live: int) -> dict[str, object]:
-    """Durable executions: those whose function runs now, those that wait for something, and all by their status."""
-    unended = sum(count for status, count in executions.items() if not ExecutionStatus(status).is_closed)
-    return {"running": live, "suspended": max(0, unended - live), "executions": dict(executions)}
 
 
 def _scaling(provisioning: Provisioning) -> list[dict[str, object]]:
@@ -115,6 +123,12 @@ def _scaling(provisioning: Provisioning) -> list[dict[str, object]]:
             }
         )
     return documents
+
+
+def _durable(executions: Mapping[str, int], live: int) -> dict[str, object]:
+    """Durable executions: those whose function runs now, those that wait for something, and all by their status."""
+    unended = sum(count for status, count in executions.items() if not ExecutionStatus(status).is_closed)
+    return {"running": live, "suspended": max(0, unended - live), "executions": dict(executions)}
 
 
 def _capacity(instances: list[Instance], provisioning: Provisioning, loads: Mapping[str, Load]) -> dict[str, object]:

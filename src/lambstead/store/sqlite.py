@@ -38,6 +38,7 @@ from lambstead.store.sqlite_event_queue import QueueReads, QueueWrites
 from lambstead.store.sqlite_event_sources import EventSourceReads, EventSourceWrites
 from lambstead.store.sqlite_layers import LayerReads, LayerWrites
 from lambstead.store.sqlite_rows import document_of
+from lambstead.store.sqlite_schedules import ScheduleReads, ScheduleWrites
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class SchemaTooNew(Exception):
     """The database was written by a newer Lambstead; the message says what to do."""
 
 
-class SqliteReader(QueueReads, LayerReads, EventSourceReads, DurableReads):
+class SqliteReader(QueueReads, LayerReads, EventSourceReads, DurableReads, ScheduleReads):
     """Reads of one connection; see `store.port.Reader`."""
 
     def function(self, name: str) -> FunctionSnapshot | None:
@@ -186,7 +187,7 @@ class SqliteReader(QueueReads, LayerReads, EventSourceReads, DurableReads):
         return [package for (package,) in self._rows("packages")]
 
 
-class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrites, DurableWrites):
+class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrites, DurableWrites, ScheduleWrites):
     """Writes of the writer's connection; see `store.port.Transaction`. `touched` collects names of changed functions."""
 
     def __init__(self, connection: sqlite3.Connection, queries: Mapping[str, str]) -> None:
@@ -324,6 +325,7 @@ class SqliteTransaction(SqliteReader, QueueWrites, LayerWrites, EventSourceWrite
         self._forget_queue()
         self._forget_layers()
         self._forget_event_sources()
+        self._forget_schedules()
         self._forget_durable()
 
 

@@ -138,6 +138,12 @@ def test_a_retried_step_waits_and_counts_its_attempts() -> None:
     ]
 
 
+def test_a_step_that_succeeds_at_once_has_its_first_attempt_in_the_history() -> None:
+    run = Run().invoked()
+    run.checkpointed(STEP, {**STEP, **SUCCEED})
+    assert run.events[-1].details["RetryDetails"] == {"CurrentAttempt": 1}
+
+
 def test_a_poll_of_a_condition_is_a_success_that_goes_on() -> None:
     run = Run().invoked()
     run.checkpointed({**STEP, **RETRY, "Payload": "1"})

@@ -162,6 +162,15 @@ def test_callbacks_end_by_answer_or_by_missing_heartbeat() -> None:
         triggers.callback_succeeded(run.state, "b", "1", run.now)
 
 
+def test_a_callback_can_be_completed_with_nothing_to_say() -> None:
+    run = Run().invoked()
+    run.checkpointed(callback())
+    run.take(triggers.callback_succeeded(run.state, "b", None, run.now))
+    assert run.state.operations["b"].status is OperationStatus.SUCCEEDED
+    assert run.state.operations["b"].result is None
+    assert run.events[-1].details["Result"] == {"Truncated": False}
+
+
 def test_a_callback_id_names_its_operation_and_nothing_else_does() -> None:
     minted = callback_id("execution", "operation")
     assert parse_callback_id(minted) == ("execution", "operation")

@@ -118,8 +118,11 @@ class DurableExecutions:
         trace_header: str | None = None,
         tenant_id: str | None = None,
         options: StartOptions = NO_OPTIONS,
+        also: Callable[[Transaction], None] = lambda _: None,
     ) -> Execution:
         """Start an execution of a durable function, or find the one that a repeated start with the same name means.
+
+        `also` is written in the same transaction, in both cases.
 
         Raises DurableExecutionAlreadyStarted when the name belongs to an execution of another version or input.
         """
@@ -142,6 +145,7 @@ class DurableExecutions:
         started = Started.by(order, self._lanes, now)
 
         def work(tx: Transaction) -> Execution | None:
+            also(tx)
             if name is not None:
                 kept = tx.durable_execution_named(target.function, name, now)
                 if kept is not None:
@@ -309,7 +313,8 @@ class DurableExecutions:
 
     async def callback_succeeded(self, callback_id: str, result: bytes) -> None:
         """Raises CallbackTimeout when the callback is not open, InvalidParameterValue for an id that is none."""
-        text = result.decode(errors="replace")
+        # AWS's own examples complete a callback with an empty body, and expect that the code gets nothing, not an empty text.
+        text = result.decode(errors="replace") if result else None
         await self._callback(callback_id, lambda state, name, now: triggers.callback_succeeded(state, name, text, now))
 
     async def callback_failed(self, callback_id: str, error: ErrorObject) -> None:

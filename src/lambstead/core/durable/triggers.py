@@ -83,13 +83,13 @@ def _fire(draft: Draft, operation: Operation, at: datetime) -> None:
 # --- callbacks --------------------------------------------------------------------------------------------------------------------
 
 
-def callback_succeeded(state: State, operation_id: str, result: str, now: datetime) -> Change:
-    """Somebody completed a callback. Raises CallbackTimeout when it is not open."""
+def callback_succeeded(state: State, operation_id: str, result: str | None, now: datetime) -> Change:
+    """Somebody completed a callback, perhaps with nothing to say. Raises CallbackTimeout when it is not open."""
     operation = _open_callback(state, operation_id, now)
     draft = Draft(state, now)
     over = replace(operation, status=OperationStatus.SUCCEEDED, ended_at=now, result=result)
     draft.put(over)
-    draft.meter(0, len(result.encode()))
+    draft.meter(0, len((result or "").encode()))
     draft.record(EventType.CALLBACK_SUCCEEDED, over, Result=payload(result))
     return draft.change()
 

@@ -263,7 +263,7 @@ def _step(draft: Draft, update: OperationUpdate, existing: Operation | None) -> 
         return
     if update.action is Action.SUCCEED:
         closed = _succeeded(draft, attempted, update)
-        details = _attempts(closed.attempt) if closed.attempt > 1 else {}
+        details = _attempts(closed.attempt)
         draft.record(EventType.STEP_SUCCEEDED, closed, Result=payload(update.payload), RetryDetails=details)
     else:
         closed = _failed(draft, attempted, update)
@@ -276,7 +276,7 @@ def _step(draft: Draft, update: OperationUpdate, existing: Operation | None) -> 
 
 
 def _attempts(attempt: int, delay_s: int | None = None) -> dict[str, object]:
-    """RetryDetails of an attempt that ended."""
+    """RetryDetails of an attempt that ended, the first one included: AWS's test runner for deployed functions reads attempts from it."""
     found: dict[str, object] = {"CurrentAttempt": attempt}
     if delay_s is not None:
         found["NextAttemptDelaySeconds"] = delay_s

@@ -1,24 +1,24 @@
 """Confine this process, then become the program that was asked for: for runtimes that cannot do it to themselves.
 
 Run as `<python> -I -S launcher.py CONFINEMENT PROGRAM ARGUMENT…`. Only the standard library is imported. What is set here outlives `exec`: the
-signal at the parent's death, no new privileges, the limits.
+signal at the parent's death, no new privileges, the limits, what Landlock took away.
 """
 
-import ctypes
+import importlib.util
 import json
 import os
-import resource
 import signal
 import sys
 
-PR_SET_PDEATHSIG = 1
-PR_SET_NO_NEW_PRIVS = 38
 CANNOT_EXECUTE = 126
 """As shells exit when a program cannot be executed."""
 
 
 def main(confinement_json: str, argv: list[str]) -> None:
-    confine(json.loads(confinement_json))
+    confine(confinement_json)
+    # Python ignores these for itself; what it becomes would inherit that.
+    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(ignored, signal.SIG_DFL)
     try:
         os.execv(argv[0], argv)
     except OSError as exc:
@@ -26,26 +26,15 @@ def main(confinement_json: str, argv: list[str]) -> None:
         os._exit(CANNOT_EXECUTE)
 
 
-def confine(confinement: dict[str, int]) -> None:
-    """Apply `lambstead.instance.sandbox.Confinement` to this process."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if confinement["die_with_pid"]:
-        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != confinement["die_with_pid"]:  # it died before the kernel knew our wish
-            os.kill(os.getpid(), signal.SIGKILL)
-    if confinement["no_new_privileges"]:
-        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    lower_limit(resource.RLIMIT_CORE, confinement["core_bytes"])
-    lower_limit(resource.RLIMIT_NOFILE, confinement["open_files"])
-    # Python ignores these for itself; what it becomes would inherit that.
-    for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
-        signal.signal(ignored, signal.SIG_DFL)
-
-
-def lower_limit(limit: int, value: int) -> None:
-    _, hard = resource.getrlimit(limit)
-    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(limit, (bound, bound))
+def confine(confinement_json: str) -> None:
+    """`-I` keeps our folder off the path, so the module is loaded by its file."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "confinement.py")
+    spec = importlib.util.spec_from_file_location("_lambstead_confinement", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.confine(json.loads(confinement_json))
 
 
 if __name__ == "__main__":

@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lambstead.core.runtime_api import Connections
+from lambstead.instance.isolation import LAYERS_DIR, OWN_DIR, RUNTIME_DIR
 from lambstead.instance.runtimes.discovery import Interpreter, find_nodes, probe_node
 from lambstead.instance.runtimes.installation import Installation, Report, last_words, run_installer
-from lambstead.instance.runtimes.runtime import Launch, RuntimeNotAvailable, RuntimeProcess, launched
+from lambstead.instance.runtimes.runtime import SCRIPTS, Launch, RuntimeNotAvailable, RuntimeProcess, launched
 
 CLIENT_VERSION = "4.0.2"
 CALLBACK_CLIENT_VERSION = "3.3.0"
@@ -33,13 +34,12 @@ LEAST_MAJOR = 20
 WORKERS_PER_VCPU = 8
 """Worker threads of AWS's client, by its own rule."""
 MAX_HEADER_BYTES = 81_920
+CALLBACK_CLIENT_DIR = Path("/var/lambstead-callbacks")
+"""Its name inside a root of the environment's own."""
 OLD_SPACE_SHARE = 0.9
 """Part of the function's memory that the heap may take before Node.js gives up."""
 
 _IDENTIFIER = re.compile(r"nodejs(\d{1,2})\.x")
-_FOLDER = Path(__file__).parent
-_CLIENT = _FOLDER / "node_client.cjs"
-_STANDARD = _FOLDER / "node_standard.mjs"
 _ARCHITECTURES = {"x86_64": "x64", "aarch64": "arm64"}
 _UNTRUSTED_FEATURES = {
     # What AWS switches off unless NODE_OPTIONS switches it on (Developer Guide, Node.js), by runtime; and since when Node.js has it on.
@@ -83,29 +83,30 @@ class NodeRuntime:
 
     def process(self, launch: Launch) -> RuntimeProcess:
         """AWS's client in Node.js, on our stand-in for its compiled half."""
-        flags = [*self._flags(launch), "--require", str(_CLIENT)]
+        places = launch.places
+        scripts, node = places.show(SCRIPTS, OWN_DIR), places.show_program(self.node.path)
+        client_dir = places.show(self.client_dir, RUNTIME_DIR)
+        flags = [*self._flags(launch), "--require", str(scripts / "node_client.cjs")]
         variables = {"NODE_PATH": self._module_path(launch)}
         if not launch.managed:
-            return RuntimeProcess(
-                launched(self.node.path, *flags, *self._standard_program()),
-                self.client_dir,
-                self.node.path.parent,
-                variables,
-            )
+            program = self._standard_program(launch, scripts, client_dir)
+            command = launched(places, node, *flags, *program, wrapper=launch.wrapper)
+            return RuntimeProcess(command, client_dir, node.parent, variables)
         workers = worker_count(launch, os.cpu_count() or 1)
         return RuntimeProcess(
-            command=launched(self.node.path, *flags, str(self.client_dir / "index.mjs")),
-            runtime_dir=self.client_dir,
-            program_dir=self.node.path.parent,
+            command=launched(places, node, *flags, str(client_dir / "index.mjs"), wrapper=launch.wrapper),
+            runtime_dir=client_dir,
+            program_dir=node.parent,
             variables={**variables, "AWS_LAMBDA_NODEJS_WORKER_COUNT": str(workers)},
             polls=workers,
             connections=Connections.POLLERS,
         )
 
-    def _standard_program(self) -> tuple[str, ...]:
+    def _standard_program(self, launch: Launch, scripts: Path, client_dir: Path) -> tuple[str, ...]:
         if self.callback_client_dir is None:
-            return (str(self.client_dir / "index.mjs"),)
-        return (str(_STANDARD), str(self.callback_client_dir))
+            return (str(client_dir / "index.mjs"),)
+        callback_client = launch.places.show(self.callback_client_dir, CALLBACK_CLIENT_DIR)
+        return (str(scripts / "node_standard.mjs"), str(callback_client))
 
     def _flags(self, launch: Launch) -> list[str]:
         flags = [
@@ -121,9 +122,9 @@ class NodeRuntime:
         return flags
 
     def _module_path(self, launch: Launch) -> str:
-        opt = launch.layers or Path("/opt")
+        opt = launch.places.layers_dir or LAYERS_DIR
         layers = (f"{opt}/nodejs/node{self.major}/node_modules", f"{opt}/nodejs/node_modules")
-        return os.pathsep.join((*layers, str(launch.task_root)))
+        return os.pathsep.join((*layers, str(launch.places.task_root)))
 
 
 def named_major(identifier: str) -> int | None:

@@ -9,12 +9,11 @@ import platform
 from dataclasses import dataclass
 from pathlib import Path
 
+from lambstead.instance.isolation import LAYERS_DIR, RUNTIME_DIR, TASK_ROOT, Places
 from lambstead.instance.runtimes.runtime import EntryPointInvalid, Launch, RuntimeNotAvailable, RuntimeProcess, launched
 
 IDENTIFIERS = ("provided.al2023", "provided.al2")
 BOOTSTRAP = "bootstrap"
-RUNTIME_DIR = Path("/var/runtime")
-LAYERS_DIR = Path("/opt")
 
 _ELF_MACHINES = {"x86_64": 62, "aarch64": 183}
 """`e_machine` of the processors we know; on another one the kernel has the only word."""
@@ -41,9 +40,7 @@ class CustomRuntime:
 
     def process(self, launch: Launch) -> RuntimeProcess:
         """The bootstrap. Raises EntryPointInvalid."""
-        return RuntimeProcess(
-            command=launched(_bootstrap(launch.task_root, launch.layers or LAYERS_DIR)), runtime_dir=RUNTIME_DIR
-        )
+        return RuntimeProcess(command=launched(launch.places, _bootstrap(launch.places)), runtime_dir=RUNTIME_DIR)
 
 
 def ensure(identifier: str) -> CustomRuntime:
@@ -53,13 +50,18 @@ def ensure(identifier: str) -> CustomRuntime:
     return CustomRuntime(identifier)
 
 
-def _bootstrap(task_root: Path, layers: Path) -> Path:
-    """The first executable `bootstrap` in AWS's order."""
-    for folder, name in ((RUNTIME_DIR, RUNTIME_DIR), (task_root, Path("/var/task")), (layers, LAYERS_DIR)):
+def _bootstrap(places: Places) -> Path:
+    """The first executable `bootstrap` in AWS's order, by its name inside."""
+    for folder, inside, name in (
+        (places.code, places.task_root, TASK_ROOT),
+        (places.layers, places.layers_dir, LAYERS_DIR),
+    ):
+        if folder is None or inside is None:
+            continue
         path = folder / BOOTSTRAP
         if path.is_file() and os.access(path, os.X_OK):
             _check_executable(path, str(name / BOOTSTRAP))
-            return path
+            return inside / BOOTSTRAP
     raise EntryPointInvalid("Couldn't find valid bootstrap(s): [/var/task/bootstrap /opt/bootstrap]")
 
 

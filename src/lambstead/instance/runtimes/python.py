@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lambstead.core.runtime_api import Connections
+from lambstead.instance.isolation import OWN_DIR, RUNTIME_DIR, RuntimeCommand
 from lambstead.instance.runtimes.discovery import Interpreter, find_interpreters
 from lambstead.instance.runtimes.installation import Installation, Report, last_words, run_installer
-from lambstead.instance.runtimes.runtime import Launch, RuntimeNotAvailable, RuntimeProcess
-from lambstead.instance.sandbox import RuntimeCommand
+from lambstead.instance.runtimes.runtime import SCRIPTS, Launch, RuntimeNotAvailable, RuntimeProcess, launched
 
 CLIENT_VERSION = "4.2.2"
 REQUIREMENTS = (f"awslambdaric=={CLIENT_VERSION}", "boto3==1.44.5")
@@ -25,7 +25,6 @@ CLIENT_MINORS = range(10, 16)
 """CPython 3.N for which binary wheels of the client exist."""
 
 _IDENTIFIER = re.compile(r"python3\.(\d{1,2})")
-_BOOTSTRAP = Path(__file__).with_name("python_bootstrap.py")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,24 +58,31 @@ class PythonRuntime:
 
     def process(self, launch: Launch) -> RuntimeProcess:
         """Our bootstrap, which becomes AWS's client; with a link, its workers get their events there."""
-        # 3.10 has no -P; there the bootstrap takes its own folder off the path.
-        flags = ("-P", "-S") if self.interpreter.minor >= 11 else ("-S",)
+        client_dir = launch.places.show(self.client_dir, RUNTIME_DIR)
+        interpreter = launch.places.show_python(self.interpreter.path)
         return RuntimeProcess(
-            command=RuntimeCommand(
-                program=self.interpreter.path,
-                arguments_before=(*flags, str(_BOOTSTRAP)),
-                arguments_after=(
-                    str(self.client_dir),
-                    json.dumps(asdict(launch.link)) if launch.link else "",
-                    json.dumps(self._layer_paths(launch.layers)),
-                ),
-            ),
-            runtime_dir=self.client_dir,
-            program_dir=self.interpreter.path.parent,
-            variables={"PYTHONPATH": str(self.client_dir)},
+            command=self._command(launch, interpreter, client_dir),
+            runtime_dir=client_dir,
+            program_dir=interpreter.parent,
+            variables={"PYTHONPATH": str(client_dir)},
             polls=launch.slots if launch.managed else 1,
             connections=Connections.WORKERS if launch.managed else Connections.ANONYMOUS,
         )
+
+    def _command(self, launch: Launch, interpreter: Path, client_dir: Path) -> RuntimeCommand:
+        # 3.10 has no -P; there the bootstrap takes its own folder off the path.
+        flags = ("-P", "-S") if self.interpreter.minor >= 11 else ("-S",)
+        bootstrap = launch.places.show(SCRIPTS, OWN_DIR) / "python_bootstrap.py"
+        before = (*flags, str(bootstrap))
+        after = (
+            str(client_dir),
+            json.dumps(asdict(launch.link)) if launch.link else "",
+            json.dumps(self._layer_paths(launch.places.layers_dir)),
+        )
+        if launch.wrapper is not None:
+            # The wrapper is the customer's code already: the launcher confines it, and the bootstrap has nothing left to do there.
+            return launched(launch.places, interpreter, *before, "", *after, wrapper=launch.wrapper)
+        return RuntimeCommand(interpreter, before, after)
 
     def _layer_paths(self, layers: Path | None) -> list[str]:
         """Where modules of layers lie. The version in the path is the runtime's own name, also where another CPython stands in for it."""

@@ -12,18 +12,18 @@ import ctypes
 import importlib.util
 import json
 import os
-import resource
-import signal
 import site
 import sys
 import threading
-
-PR_SET_PDEATHSIG = 1
-PR_SET_NO_NEW_PRIVS = 38
+from typing import Any
 
 
 def main(confinement_json: str, client_dir: str, link_json: str, layers_json: str) -> None:
-    confine(json.loads(confinement_json))
+    confinement = sibling("confinement")
+    if confinement_json:  # else a launcher has done it
+        confinement.confine(json.loads(confinement_json))
+    if "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ:
+        workers_die_with_this_process(confinement)
     arrange_paths(os.environ["LAMBDA_TASK_ROOT"], json.loads(layers_json), client_dir)
     restore_builtins()
     # /var/task is read-only on AWS; here the code package must be left as it is.
@@ -39,13 +39,8 @@ def main(confinement_json: str, client_dir: str, link_json: str, layers_json: st
 
 
 def run_on_link(link: dict[str, str | int]) -> None:
-    """AWS's client with events from the invocation link. `-P` keeps our folder off the path, so the module is loaded by its file."""
-    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), "python_link.py")
-    spec = importlib.util.spec_from_file_location("_lambstead_link", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    """AWS's client with events from the invocation link."""
+    module = sibling("python_link")
     module.run(
         os.environ["_HANDLER"],
         os.environ["AWS_LAMBDA_RUNTIME_API"],
@@ -55,37 +50,24 @@ def run_on_link(link: dict[str, str | int]) -> None:
     )
 
 
-def confine(confinement: dict[str, int]) -> None:
-    """Apply `lambstead.instance.sandbox.Confinement` to this process."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if confinement["die_with_pid"]:
-        die_with_parent(libc, confinement["die_with_pid"])
-    if confinement["no_new_privileges"]:
-        libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    lower_limit(resource.RLIMIT_CORE, confinement["core_bytes"])
-    lower_limit(resource.RLIMIT_NOFILE, confinement["open_files"])
-    if "AWS_LAMBDA_MAX_CONCURRENCY" in os.environ:
-        workers_die_with_this_process(libc)
+def sibling(name: str) -> Any:  # Any: a module that only exists here
+    """A module beside this one. `-P` keeps our folder off the path, so it is loaded by its file."""
+    path = os.path.join(os.path.dirname(os.path.abspath(__file__)), f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"_lambstead_{name}", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
-def lower_limit(limit: int, value: int) -> None:
-    _, hard = resource.getrlimit(limit)
-    bound = value if hard == resource.RLIM_INFINITY else min(value, hard)
-    resource.setrlimit(limit, (bound, bound))
-
-
-def die_with_parent(libc: ctypes.CDLL, parent: int) -> None:
-    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the kernel knew our wish
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def workers_die_with_this_process(libc: ctypes.CDLL) -> None:
+def workers_die_with_this_process(confinement: Any) -> None:  # Any: see `sibling`
     """Tie every direct child forked by this process's main thread to it.
 
     Only by that thread: the signal comes when the *thread* that forked ends, so a child of a passing thread would die too early.
     Workers are such children; what a worker forks itself is its own affair.
     """
+    libc = ctypes.CDLL(None)
     main_pid = os.getpid()
     forking = {"by_main_thread": False}
 
@@ -95,7 +77,7 @@ def workers_die_with_this_process(libc: ctypes.CDLL) -> None:
 
     def after_in_child() -> None:
         if forking["by_main_thread"]:
-            die_with_parent(libc, main_pid)
+            confinement.die_with_parent(libc, main_pid)
 
     os.register_at_fork(before=before, after_in_child=after_in_child)
 

@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Protocol
 
 from lambstead.core.runtime_api import Connections
-from lambstead.instance.sandbox import RuntimeCommand
+from lambstead.instance.isolation import LAYERS_DIR, OWN_DIR, TASK_ROOT, Places, RuntimeCommand
 
-LAUNCHER = Path(__file__).with_name("launcher.py")
+WRAPPER_VARIABLE = "AWS_LAMBDA_EXEC_WRAPPER"
+SCRIPTS = Path(__file__).parent
+"""What runs inside environments beside AWS's clients."""
 
 
 class RuntimeNotAvailable(Exception):
@@ -41,14 +43,25 @@ class Launch:
     slots: int
     vcpus: float
     memory_mb: int
-    task_root: Path
-    """The unpacked code package."""
+    places: Places
+    """What the environment sees of the machine. The code package and the layers are there already."""
     variables: Mapping[str, str]
     """The customer's environment variables."""
-    layers: Path | None = None
-    """The folder that stands in for `/opt`; None without layers."""
     link: WorkerLink | None = None
     """Given only to runtimes whose workers can speak the link."""
+
+    @property
+    def wrapper(self) -> Path | None:
+        """The customer's wrapper script (Developer Guide, "Modifying the runtime environment"): it is started instead of the runtime, with the runtime's command as
+        its arguments. Names below `/var/task` and `/opt` mean what the function sees there.
+        """
+        given = self.variables.get(WRAPPER_VARIABLE)
+        if not given:
+            return None
+        for seen, place in ((TASK_ROOT, self.places.task_root), (LAYERS_DIR, self.places.layers_dir)):
+            if place is not None and Path(given).is_relative_to(seen):
+                return place / Path(given).relative_to(seen)
+        return Path(given)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +70,7 @@ class RuntimeProcess:
 
     command: RuntimeCommand
     runtime_dir: Path
-    """What the function sees as LAMBDA_RUNTIME_DIR."""
+    """By the name inside: what the function sees as LAMBDA_RUNTIME_DIR."""
     program_dir: Path | None = None
     """First on the function's PATH; None if the runtime brings no program."""
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -94,7 +107,13 @@ class InstalledRuntime(Protocol):
         """What to start. Raises EntryPointInvalid."""
 
 
-def launched(program: Path, *arguments: str) -> RuntimeCommand:
-    """A program that cannot confine itself, started by a launcher that confines its own process and becomes it."""
-    python = Path(getattr(sys, "_base_executable", None) or sys.executable)
-    return RuntimeCommand(python, ("-I", "-S", str(LAUNCHER)), (str(program), *arguments))
+def launched(places: Places, program: Path, *arguments: str, wrapper: Path | None = None) -> RuntimeCommand:
+    """A program that cannot confine itself, started by a launcher that confines its own process and becomes it, or the wrapper that is to start it.
+
+    Names are those inside.
+    """
+    if wrapper is not None:
+        program, arguments = wrapper, (str(program), *arguments)
+    python = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
+    launcher = places.show(SCRIPTS, OWN_DIR) / "launcher.py"
+    return RuntimeCommand(places.show_python(python), ("-I", "-S", str(launcher)), (str(program), *arguments))

@@ -1,0 +1,154 @@
+"""Which isolation levels work on this machine, found out by trying each for real.
+
+A sysctl or a version number proves nothing: distributions, containers and security modules forbid at run time what the kernel can do. So a small
+process is started at the level exactly as a runtime would be, and must see what it should and not see what it should not.
+"""
+
+import ctypes
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import get_args
+
+from lambstead.core.limits import EnvironmentLimits
+from lambstead.instance.bubblewrap import find_program, plan_sandbox
+from lambstead.instance.isolation import (
+    Isolation,
+    IsolationLevel,
+    Places,
+    ProcessPlan,
+    RuntimeCommand,
+    Wish,
+    plan_process,
+)
+from lambstead.instance.runtimes import confinement
+from lambstead.instance.runtimes.runtime import launched
+
+TRY_SECONDS = 20.0
+"""A level that takes so long to start a process does not work."""
+TCP_SINCE = 4
+"""Landlock's version that can keep a process from connecting."""
+
+_CHECK = "ls {secret} >/dev/null 2>&1 && exit; test -r {code}/here && : > {temp}/there && echo works"
+"""Something beside its own folders must not be there, or not be readable; what is its own must be."""
+_LIMITS = EnvironmentLimits.of(memory_mb=128, vcpus=1, ephemeral_storage_mb=512, managed=False)
+
+
+class LevelFails(Exception):
+    """A level does not work here; the message says why, `advice` what would help."""
+
+    def __init__(self, message: str, advice: str = "") -> None:
+        super().__init__(message)
+        self.advice = advice
+
+
+def strongest() -> IsolationLevel:
+    """The strongest level that works."""
+    levels: tuple[IsolationLevel, ...] = get_args(IsolationLevel)
+    for level in levels:
+        try:
+            try_level(level)
+        except LevelFails:
+            continue
+        return level
+    raise AssertionError("the level process always works")
+
+
+def keeps_in(level: IsolationLevel) -> bool:
+    """Whether the level can keep a function from connecting anywhere."""
+    return level == "sandbox" or (level == "landlock" and _landlock_version() >= TCP_SINCE)
+
+
+def try_level(level: IsolationLevel) -> str:
+    """What the level gives, in words, once it was seen to work. Blocks for tens of milliseconds. Raises LevelFails."""
+    match level:
+        case "sandbox":
+            return _try_sandbox()
+        case "landlock":
+            return _try_landlock()
+        case "process":
+            return "functions are ordinary processes of this user and see its files, processes and network"
+
+
+def _try_sandbox() -> str:
+    if find_program() is None:
+        raise LevelFails(
+            "bubblewrap (bwrap) is not installed.", "Install it, for example with `apt install bubblewrap`."
+        )
+    for isolation in (Isolation("sandbox", "none"), Isolation("sandbox", "host")):
+        _start(isolation)
+    return "functions have a root directory, processes, users and, without egress, a network of their own"
+
+
+def _try_landlock() -> str:
+    version = _landlock_version()
+    if not version:
+        raise LevelFails("this kernel has no Landlock.", "It needs Linux 5.13 or newer, with landlock among its lsm=.")
+    _start(Isolation("landlock"))
+    kept = "connect nowhere by TCP without egress, " if version >= TCP_SINCE else ""
+    return f"functions open only their own files, {kept}and share process list and network with this user (version {version})"
+
+
+def _landlock_version() -> int:
+    return confinement.landlock_version(ctypes.CDLL(None, use_errno=True)) if sys.platform == "linux" else 0
+
+
+def _start(isolation: Isolation) -> None:
+    """Start a shell as a runtime would be started, that looks at what it sees. Raises LevelFails."""
+    with tempfile.TemporaryDirectory(prefix="lambstead-try-") as name:
+        folder = Path(name)
+        code, temp, secret = folder / "code", folder / "temp", folder / "secret"
+        for each in (code, temp, secret):
+            each.mkdir()
+        (code / "here").touch()
+        places = Places(code, None, temp, own_root=isolation.own_root)
+        script = _CHECK.format(secret=secret, code=places.task_root, temp=places.temp_dir)
+        command = launched(places, Path("/bin/sh"), "-c", script)
+        try:
+            output = _run(command, places, isolation)
+        except (OSError, ValueError, subprocess.TimeoutExpired) as exc:
+            raise LevelFails(f"{exc}.") from exc
+    if not output.endswith("works\n"):
+        words = output.strip().splitlines()
+        raise LevelFails(f"{words[-1] if words else 'the process saw what it should not'}.", _advice(output))
+
+
+def _advice(output: str) -> str:
+    if "namespace" in output or "uid map" in output or "Operation not permitted" in output:
+        return (
+            "User namespaces are forbidden here: see kernel.apparmor_restrict_unprivileged_userns and "
+            "user.max_user_namespaces (sysctl), or what a container's seccomp profile allows."
+        )
+    return ""
+
+
+def _run(command: RuntimeCommand, places: Places, isolation: Isolation) -> str:
+    """What it wrote, once it ended."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        wish = Wish(command, {"PATH": "/usr/bin:/bin"}, {}, theirs.fileno(), (), 1, _LIMITS, True, os.getpid())
+        bubblewrap = find_program()
+        plan: ProcessPlan = (
+            plan_sandbox(wish, places, isolation, bubblewrap)
+            if isolation.level == "sandbox" and bubblewrap is not None
+            else plan_process(wish, places, isolation)
+        )
+        try:
+            ours.send(b"+")
+            return subprocess.run(
+                plan.argv,
+                cwd=plan.working_directory,
+                env=dict(plan.variables),
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=plan.pass_fds,
+                timeout=TRY_SECONDS,
+                text=True,
+            ).stdout
+        finally:
+            for fd in plan.owned_fds:
+                os.close(fd)

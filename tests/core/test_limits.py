@@ -1,0 +1,32 @@
+"""Limits of an environment, and egress policies, as rules."""
+
+import pytest
+
+from lambstead.core.egress import EgressRules, parse_rules
+from lambstead.core.limits import EnvironmentLimits
+
+
+def test_tmp_is_not_memory_but_counts_for_the_kernels_limit() -> None:
+    limits = EnvironmentLimits.of(memory_mb=128, vcpus=0.07, ephemeral_storage_mb=512, managed=False)
+    assert limits.ceiling_bytes == (128 + 512) << 20
+    assert limits.exceeds_memory(128 << 20) == ""
+    assert "129 MB" in limits.exceeds_memory(129 << 20)
+    assert (limits.open_files, limits.processes, limits.cpu_weight) == (1024, 1024, 1.0)
+    assert limits.exceeds_processes(1025)
+    assert not limits.exceeds_processes(1024)
+
+
+def test_the_most_permissive_named_group_counts() -> None:
+    rules = EgressRules("none", parse_rules("sg-1=none, sg-2=host"))
+    assert [rules.policy(groups) for groups in ((), ("sg-9",), ("sg-1",), ("sg-1", "sg-2"))] == [
+        "none",
+        "none",
+        "none",
+        "host",
+    ]
+
+
+@pytest.mark.parametrize("text", ["sg-1", "sg-1=all", "1=none", "sg-1=nat"])
+def test_rules_that_make_no_sense_are_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="none or"):
+        parse_rules(text)
