@@ -72,6 +72,7 @@ class EnvironmentLink:
     environment_id: str
     link: LinkConnection
     log_path: Path
+    log_stream: str = ""
     slots: int = 0
     """Idle slots as a gateway counts them: SLOTS, less INVOKEs, plus REJECTs."""
     slot_changes: list[int] = field(default_factory=list)
@@ -258,6 +259,7 @@ class Gateway:
         environment = self.links[message.environment_id]
         environment.ready = ready
         environment.log_path = Path(message.log_path)
+        environment.log_stream = message.log_stream
         return environment
 
     async def start_failing(self, code: str | None, **options: Any) -> EnvironmentFailed:

@@ -142,7 +142,7 @@ async def test_the_context_is_the_invocations_own(gateway: Gateway, mode: str) -
         "version": "1",
         "memory": "2048",
         "group": "/aws/lambda/tested",
-        "stream": "2026/11/21/tested[1]0123456789abcdef",
+        "stream": environment.log_stream,
         "client": {"k": "v"},
         "tenant": "blue",
         "cognito": "me",
@@ -341,7 +341,7 @@ async def test_environment_variables_are_awss(gateway: Gateway, mode: str) -> No
         "AWS_LAMBDA_FUNCTION_VERSION": "1",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "2048",
         "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/tested",
-        "AWS_LAMBDA_LOG_STREAM_NAME": "2026/11/21/tested[1]0123456789abcdef",
+        "AWS_LAMBDA_LOG_STREAM_NAME": environment.log_stream,
         "AWS_LAMBDA_INITIALIZATION_TYPE": "lambda-managed-instances" if managed else "on-demand",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "_AWS_XRAY_DAEMON_PORT": "2000",
@@ -455,7 +455,7 @@ async def test_the_log_of_a_managed_function_has_awss_records(gateway: Gateway) 
     await environment.until_slots(1)
     [init] = environment.log_records("platform.initStart")
     assert init["record"]["instanceMaxMemory"] == 2048 * 1024 * 1024
-    assert init["record"]["instanceId"] == "2026/11/21/tested[1]0123456789abcdef"
+    assert init["record"]["instanceId"] == environment.log_stream
     [init_report] = environment.log_records("platform.initReport")
     assert init_report["record"]["status"] == "success"
     assert init_report["record"]["initializationType"] == "lambda-managed-instances"
