@@ -212,11 +212,13 @@ class Chaos:
 
     def _kill_all(self) -> None:
         """One kill after another, each due when its share of the executions has ended."""
-        for number in range(self.kills):
+        # Each sort at least once, then by chance.
+        victims = [*sorted(set(VICTIMS)), *self._random.choices(VICTIMS, k=self.kills)][: self.kills]
+        self._random.shuffle(victims)
+        for number, victim in enumerate(victims):
             due = number * self.executions * 0.95 / self.kills
             while self.ended.total() < due:
                 time.sleep(self._random.uniform(0.01, 0.2))  # so that kills hit any moment of what follows an end
-            victim = self._random.choice(VICTIMS)
             while not self._kill(victim):  # nobody of that sort is there right now
                 time.sleep(0.05)
             self.killed[victim] += 1
