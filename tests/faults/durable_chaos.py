@@ -94,7 +94,11 @@ class Chaos:
         self._lock = threading.Lock()
         self._server = start(self.folder / "data", slot_wait="20s")
         self._aws = self._server.aws
-        self._deploy()
+        try:
+            self._deploy()
+        except BaseException:
+            self._server.stop()
+            raise
 
     def _deploy(self) -> None:
         aws, config = self._aws, {"DurableConfig": {"ExecutionTimeout": 3600}, "Timeout": 60}
