@@ -94,7 +94,11 @@ class Chaos:
         self._lock = threading.Lock()
         self._server = start(self.folder / "data", slot_wait="20s")
         self._aws = self._server.aws
-        self._deploy()
+        try:
+            self._deploy()
+        except BaseException:
+            self._server.stop()
+            raise
 
     def _deploy(self) -> None:
         aws, config = self._aws, {"DurableConfig": {"ExecutionTimeout": 3600}, "Timeout": 60}
@@ -212,11 +216,13 @@ class Chaos:
 
     def _kill_all(self) -> None:
         """One kill after another, each due when its share of the executions has ended."""
-        for number in range(self.kills):
+        # Each sort at least once, then by chance.
+        victims = [*sorted(set(VICTIMS)), *self._random.choices(VICTIMS, k=self.kills)][: self.kills]
+        self._random.shuffle(victims)
+        for number, victim in enumerate(victims):
             due = number * self.executions * 0.95 / self.kills
             while self.ended.total() < due:
                 time.sleep(self._random.uniform(0.01, 0.2))  # so that kills hit any moment of what follows an end
-            victim = self._random.choice(VICTIMS)
             while not self._kill(victim):  # nobody of that sort is there right now
                 time.sleep(0.05)
             self.killed[victim] += 1

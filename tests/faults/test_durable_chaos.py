@@ -24,13 +24,14 @@ def survived(folder: Path, executions: int, kills: int) -> Chaos:
     assert chaos.violations == []
     assert chaos.ended.total() == executions
     assert chaos.killed.total() == kills
+    assert min(chaos.killed[victim] for victim in ("server", "agent", "worker")) >= 1
     wait_for(lambda: not marked_processes(folder / "data"), "no process outlives the server")
     return chaos
 
 
 @pytest.mark.timeout(300)
 def test_executions_end_as_their_code_says_while_everything_is_killed(runtimes: Path, tmp_path: Path) -> None:
-    survived(tmp_path, executions=33, kills=6)
+    survived(tmp_path, executions=22, kills=4)
 
 
 @pytest.mark.skipif(not SOAK, reason="the whole run takes about half an hour: make soak")
