@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo demo-stop test lint types bench docs clean
+.PHONY: setup demo demo-stop test soak lint types bench docs clean
 
 setup: $(READY)
 
@@ -23,6 +23,10 @@ demo-stop: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
 
+# A thousand durable executions while server, agents and workers are killed two hundred times: about half an hour.
+soak: $(READY)
+	LAMBSTEAD_SOAK=1 $(BIN)/python -m pytest -s --timeout 3600 -k thousand tests/faults/test_durable_chaos.py
+
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -33,6 +37,7 @@ types: $(READY)
 
 bench: $(READY)
 	$(BIN)/python -m bench.invoke
+	$(BIN)/python -m bench.durable
 
 docs: $(READY)
 	$(BIN)/python -m tests.operations_page

@@ -20,6 +20,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import boto3
 import psutil
@@ -141,22 +142,28 @@ class Lambstead:
 
 @contextmanager
 def lambstead(**settings: str) -> Iterator[Lambstead]:
-    """A server of its own on a temporary data directory, stopped cleanly at the end. Its log is shown if it does not come up."""
-    with tempfile.TemporaryDirectory(prefix="lambstead-bench-") as data:
-        log = Path(data) / "server.log"
-        environment = {
-            # The interface client is installed once for all benchmarks; waiting for a slot is not an error here.
-            "LAMBSTEAD_RUNTIMES_DIR": str(Settings.load(os.environ, Path.home()).runtimes_dir),
-            "LAMBSTEAD_SLOT_WAIT": "30s",
-            **{f"LAMBSTEAD_{name.upper()}": value for name, value in settings.items()},
-        }
-        command = [sys.executable, "-m", "lambstead", "up", "--port", "0", "--data", data]
-        with log.open("wb") as errors, started(command, environment, stdout=subprocess.PIPE, stderr=errors) as process:
-            assert process.stdout is not None
-            ready = process.stdout.readline()
-            if "http://" not in ready:
-                raise SystemExit(f"The server did not become ready.\n{log.read_text(errors='replace')[-3000:]}")
-            yield Lambstead(ready.split()[-1], process.pid)
+    """A server of its own on a temporary data directory; see `lambstead_on`."""
+    with tempfile.TemporaryDirectory(prefix="lambstead-bench-") as data, lambstead_on(Path(data), **settings) as server:
+        yield server
+
+
+@contextmanager
+def lambstead_on(data: Path, **settings: str) -> Iterator[Lambstead]:
+    """A server of its own on a data directory, stopped cleanly at the end. Its log is shown if it does not come up."""
+    log = data / "server.log"
+    environment = {
+        # The interface client is installed once for all benchmarks; waiting for a slot is not an error here.
+        "LAMBSTEAD_RUNTIMES_DIR": str(Settings.load(os.environ, Path.home()).runtimes_dir),
+        "LAMBSTEAD_SLOT_WAIT": "30s",
+        **{f"LAMBSTEAD_{name.upper()}": value for name, value in settings.items()},
+    }
+    command = [sys.executable, "-m", "lambstead", "up", "--port", "0", "--data", str(data)]
+    with log.open("wb") as errors, started(command, environment, stdout=subprocess.PIPE, stderr=errors) as process:
+        assert process.stdout is not None
+        ready = process.stdout.readline()
+        if "http://" not in ready:
+            raise SystemExit(f"The server did not become ready.\n{log.read_text(errors='replace')[-3000:]}")
+        yield Lambstead(ready.split()[-1], process.pid)
 
 
 @contextmanager
@@ -172,9 +179,9 @@ def lambstead_with(client: str) -> Iterator[list[Contender]]:
         yield found
 
 
-def deploy(server: Lambstead, name: str, handler: Handler, slots: int = SLOTS) -> None:
-    """Put a function on a capacity provider and wait until its published version is Active."""
-    client = boto3.client(
+def client_of(server: Lambstead) -> Any:  # Any: boto3 makes its clients at run time
+    """AWS's client of the Lambda API, without repeats."""
+    return boto3.client(
         "lambda",
         endpoint_url=server.url,
         region_name="us-east-1",
@@ -182,6 +189,13 @@ def deploy(server: Lambstead, name: str, handler: Handler, slots: int = SLOTS) -
         aws_secret_access_key="bench",
         config=Config(retries={"total_max_attempts": 1}, proxies={}),
     )
+
+
+def deploy(
+    server: Lambstead, name: str, handler: Handler, slots: int = SLOTS, **members: Any
+) -> None:  # Any: members of the request
+    """Put a function on a capacity provider and wait until its published version is Active."""
+    client = client_of(server)
     provider = client.create_capacity_provider(
         CapacityProviderName=f"for-{name}",
         VpcConfig={"SubnetIds": ["subnet-0"], "SecurityGroupIds": []},
@@ -203,6 +217,7 @@ def deploy(server: Lambstead, name: str, handler: Handler, slots: int = SLOTS) -
         },
         Publish=True,
         PublishTo="LATEST_PUBLISHED",
+        **members,
     )
     deadline = time.monotonic() + START_SECONDS
     while (version := client.get_function_configuration(FunctionName=name, Qualifier=PUBLISHED))[

@@ -25,6 +25,12 @@ from bench.contenders import PYTHON, ROLE, Contender, free_port, started, wait_u
 FROM_PYPI = ("functions-framework", "moto[server,awslambda]")
 FROM_NPM = ("serverless@3", "serverless-offline@13")
 """The last versions that start without an account."""
+FOR_DURABLE = (
+    *("restate-sdk", "hypercorn", "dbos"),
+    *("aws-durable-execution-sdk-python==3.0.0", "aws-durable-execution-sdk-python-testing"),
+)
+"""What `bench.durable` compares with; in an environment of its own, because the two sets do not agree on their dependencies."""
+DURABLE_FROM_NPM = ("@restatedev/restate-server",)
 RIE = "aws-lambda-rie"
 RIE_SLOTS = 64
 BOOTSTRAP = Path("/var/runtime/bootstrap")
@@ -49,13 +55,17 @@ def install(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     subprocess.run([sys.executable, "-m", "venv", folder / "python"], check=True)
     subprocess.run([folder / "python/bin/pip", "install", "--quiet", *FROM_PYPI], check=True)
+    subprocess.run([sys.executable, "-m", "venv", folder / "durable"], check=True)
+    subprocess.run([folder / "durable/bin/pip", "install", "--quiet", *FOR_DURABLE], check=True)
     if npm := shutil.which("npm"):
         (folder / "package.json").write_text('{"private": true}')
         subprocess.run(
-            [npm, "install", "--no-audit", "--no-fund", "--loglevel=error", *FROM_NPM], cwd=folder, check=True
+            [npm, "install", "--no-audit", "--no-fund", "--loglevel=error", *FROM_NPM, *DURABLE_FROM_NPM],
+            cwd=folder,
+            check=True,
         )
     else:
-        print("serverless-offline is left out: there is no npm on the path.")
+        print("serverless-offline and Restate are left out: there is no npm on the path.")
 
 
 def found(folder: Path | None) -> list[Start]:

@@ -145,10 +145,11 @@ def text(rounds: Rounds, conditions: Conditions) -> str:
     return "\n".join(lines)
 
 
-def replace_measured_part(page: Path, measured: str) -> None:
-    """Put the tables between the two marks of a page. Raises ValueError if they are not there."""
-    before, begin, rest = page.read_text().partition(BEGIN)
-    _, end, after = rest.partition(END)
+def replace_measured_part(page: Path, measured: str, marks: tuple[str, str] = (BEGIN, END)) -> None:
+    """Put the tables between two marks of a page. Raises ValueError if they are not there."""
+    begin_mark, end_mark = marks
+    before, begin, rest = page.read_text().partition(begin_mark)
+    _, end, after = rest.partition(end_mark)
     if not begin or not end:
-        raise ValueError(f"{page} has no place for what was measured, between {BEGIN} and {END}.")
-    page.write_text(f"{before}{BEGIN}\n\n{measured}\n{END}{after}")
+        raise ValueError(f"{page} has no place for what was measured, between {begin_mark} and {end_mark}.")
+    page.write_text(f"{before}{begin}\n\n{measured}\n{end}{after}")

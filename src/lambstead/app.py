@@ -14,7 +14,7 @@ import os
 import random
 import signal
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,14 @@ import uvloop
 from lambstead.api.context import Call, Context
 from lambstead.api.lambda_invoke import invoke_event
 from lambstead.api.operations import LAMBDA, LOGS, SCHEDULER
+from lambstead.companion.moto_services import MotoServices, is_installed
+from lambstead.companion.services import Companion
 from lambstead.config import Settings, SettingsError
 from lambstead.control.agents import Agents
-from lambstead.control.durable.engine import DurableEngine
+from lambstead.control.chaos import Chaos, LateOrders
+from lambstead.control.durable.engine import DurableEngine, utc_now
+from lambstead.control.durable.executions import TimeSkipping
+from lambstead.control.durable.notices import Notices
 from lambstead.control.event_invokes import EventInvokes
 from lambstead.control.event_sources import EventSources
 from lambstead.control.loop import Loop
@@ -37,23 +42,32 @@ from lambstead.control.schedules import Schedules
 from lambstead.control.settling import Settling
 from lambstead.control.starting import Starting
 from lambstead.core.arn import Realm
+from lambstead.core.chaos import ActiveFaults
 from lambstead.core.demand import Pace
 from lambstead.core.desired import Policy
 from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.event_queue import RetryPolicy
+from lambstead.core.log_streams import instance_mark
+from lambstead.core.managed_ec2 import ManagedInstance
 from lambstead.core.throttles import Throttles
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.drivers.destinations import AwsDestinations
+from lambstead.drivers.faults import FaultyDriver
 from lambstead.drivers.local import LocalDriver
+from lambstead.drivers.objects import S3Objects
+from lambstead.drivers.port import Driver
+from lambstead.drivers.webhooks import HttpWebhooks
 from lambstead.instance.cgroups import find_cgroups, group_name
 from lambstead.instance.isolation import IsolationLevel
 from lambstead.instance.levels import LevelFails, keeps_in, strongest, try_level
 from lambstead.instance.runtimes.catalogue import obstacle
-from lambstead.instance.strays import INSTANCE_VARIABLE, kill_strays
+from lambstead.instance.strays import kill_strays
 from lambstead.server.aws import AwsGateway
+from lambstead.server.companion import CompanionPages
 from lambstead.server.doctor import Check, examine
+from lambstead.server.durable_pages import DurablePages
 from lambstead.server.function_urls import FunctionUrls
 from lambstead.server.gateway import Given
 from lambstead.server.gateway_calls import GatewayCalls
@@ -78,8 +92,10 @@ MAX_WAITING = 1000
 DRAIN_GRACE = timedelta(seconds=30)
 EVENT_TICK = timedelta(seconds=30)
 """How late the queue of asynchronous invocations is looked at when nobody said that there is something: also how often leases can be extended."""
-DURABLE_TICK = timedelta(seconds=30)
-"""How late what is due for durable executions is looked at when nobody said that there is something."""
+DURABLE_TICK = timedelta(seconds=5)
+"""How late what is due for durable executions is looked at when work on it broke; everything else pokes, or is slept for."""
+TERMINATED_SHOWN = timedelta(hours=1)
+"""How long EC2 shows an instance that was terminated (EC2 User Guide: "for a short while", usually less than an hour)."""
 RETENTION_TICK = timedelta(minutes=5)
 MAX_SOCKET_FOLDER = 75
 """Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""
@@ -143,7 +159,7 @@ class Lambstead:
         realm = Realm(settings.region, settings.account_id)
         self._socket = _socket_path(data)
         self.packages = DiskPackages(_folder(data / "packages"))
-        self.driver = LocalDriver(
+        self._local = LocalDriver(
             self._socket,
             _folder(data / "run" / "instances"),
             settings.runtimes_dir,
@@ -155,6 +171,9 @@ class Lambstead:
         )
         self._agents_address = ""
         """Where agents connect over TCP, once they can."""
+        # Faults act at these ports; a server that does not allow them has none of it on its ways.
+        faults = ActiveFaults(lambda: datetime.now(UTC)) if settings.chaos == "on" else None
+        self.driver: Driver = FaultyDriver(self._local, faults) if faults is not None else self._local
         self.loop = Loop("provisioning", self._reconcile, settings.instance_poll)
         self.records = PlatformRecords()
         self.throttles = Throttles()
@@ -171,8 +190,10 @@ class Lambstead:
             self.records,
             self.throttles,
             self.loop.poke,
+            faults.refusal if faults is not None else None,
         )
         self.agents = Agents(self.invoker)
+        orders = LateOrders(self.agents, faults) if faults is not None else None
         policy = Policy(
             default_minimum=settings.min_environments,
             standard_limit=settings.standard_environments,
@@ -198,16 +219,22 @@ class Lambstead:
             provider_log=ProviderLog(_folder(data / "logs"), realm),
             scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
-            agents=self.agents,
+            agents=orders or self.agents,
             slots=self.invoker,
             realm=realm,
             policy=policy,
             poke=self.loop.poke,
         )
         self.agents.reports = self.provisioning
+        chaos = None
+        if faults is not None and orders is not None:
+            orders.instance = lambda instance_id: self.provisioning.fleet.instances.get(instance_id)
+            chaos = Chaos(faults, self.provisioning, self.driver, orders)
         invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
+        self.companion = _companion(settings, self._managed_instances)
         self.durable_loop = Loop("durable executions", self._run_durable, DURABLE_TICK)
         self.durable_retention_loop = Loop("durable retention", self._remove_expired, RETENTION_TICK)
+        self.notice_loop = Loop("durable status changes", self._tell_subscribers, DURABLE_TICK)
         self.durable = DurableEngine(
             store=store,
             functions=invocations,
@@ -215,11 +242,21 @@ class Lambstead:
             backoff=Backoff(),
             poke=self.durable_loop.poke,
             poke_retention=self.durable_retention_loop.poke,
+            time=TimeSkipping(settings.time_skip, settings.time_skip_callback_grace),
+            notices=Notices(
+                store=store,
+                webhooks=HttpWebhooks(),
+                realm=realm,
+                backoff=Backoff(),
+                now=utc_now,
+                poke=self.notice_loop.poke,
+                wake_events=lambda: self.event_loop.poke(),
+            ),
         )
         invocations.durable = self.durable.executions
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
         self.schedule_loop = Loop("schedules", self._run_schedules, EVENT_TICK)
-        destinations = _destinations(settings)
+        destinations = _destinations(settings, self.companion, self.url)
         retries = RetryPolicy(settings.event_retry_delay, settings.event_backoff_first, settings.event_backoff_most)
         self.events = EventInvokes(
             store=store,
@@ -236,6 +273,7 @@ class Lambstead:
             realm=realm,
             store=store,
             packages=self.packages,
+            objects=_objects(settings, self.companion, self.url),
             invocations=invocations,
             durable=self.durable.executions,
             logs=LogFiles(data / "logs"),
@@ -252,7 +290,14 @@ class Lambstead:
         self.schedules = Schedules(
             store=store,
             invoke_event=lambda request_id, call, also: invoke_event(
-                context, Call(request_id, {}), call.ref, call.payload, call.client_context, call.execution_name, also
+                context,
+                Call(request_id, {}),
+                call.ref,
+                call.payload,
+                call.client_context,
+                execution_name=call.execution_name,
+                tenant_id=call.tenant_id,
+                also=also,
             ),
             invocations=invocations,
             destinations=destinations,
@@ -270,6 +315,8 @@ class Lambstead:
             status=self._status,
             examine=self._examine,
             reset=self._reset,
+            durable=DurablePages(store, self.durable, realm, utc_now).routes,
+            chaos=chaos,
         )
         api = AwsApi.load("lambda")
         served = {api: LAMBDA, AwsApi.load("logs"): LOGS, AwsApi.load("scheduler"): SCHEDULER}
@@ -277,7 +324,8 @@ class Lambstead:
             {
                 each: {name: functools.partial(operation, context) for name, operation in operations.items()}
                 for each, operations in served.items()
-            }
+            },
+            CompanionPages(self.companion),
         )
         short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out)
         self._function_urls = FunctionUrls(
@@ -310,7 +358,7 @@ class Lambstead:
 
     async def start(self) -> None:
         """Clear away what a killed server left behind, then serve."""
-        await asyncio.to_thread(self.driver.sweep)
+        await asyncio.to_thread(self._local.sweep)
         used, stacks = await self.store.read(
             lambda reader: ([*reader.packages(), *reader.layer_packages()], list(reader.layer_stacks()))
         )
@@ -332,6 +380,7 @@ class Lambstead:
                 "schedules": self.schedule_loop,
                 "durable executions": self.durable_loop,
                 "durable retention": self.durable_retention_loop,
+                "durable status changes": self.notice_loop,
             }.items()
         ]
         if self._gateways is None:
@@ -355,6 +404,7 @@ class Lambstead:
             await asyncio.wait(self._looping)
         await self.driver.close()
         await self.agents.close()
+        self.companion.close()
         self.records.write_now()
         await self.store.close()
         self._socket.unlink(missing_ok=True)
@@ -387,6 +437,9 @@ class Lambstead:
     async def _run_durable(self) -> timedelta | None:
         return await self.durable.reconcile()
 
+    async def _tell_subscribers(self) -> timedelta | None:
+        return await self.durable.notices.reconcile()
+
     async def _remove_expired(self) -> timedelta | None:
         return await self.durable.remove_expired()
 
@@ -402,6 +455,25 @@ class Lambstead:
             self._gateways.described() if self._gateways else [],
             self.throttles.counted(),
         )
+
+    async def _managed_instances(self) -> list[ManagedInstance]:
+        """Instances of capacity providers for EC2, terminated ones for a while."""
+        stored = await self.store.read(lambda reader: {p.name: p for p in reader.providers("", 1_000_000)})
+        fleet, earliest = self.provisioning.fleet, datetime.now(UTC) - TERMINATED_SHOWN
+        running = [(instance, False) for instance in fleet.instances.values()]
+        departed = [(instance, True) for at, instance in self.provisioning.departed if at >= earliest]
+        realm = Realm(self.settings.region, self.settings.account_id)
+        return [
+            ManagedInstance.of(
+                instance,
+                stored.get(instance.provider),
+                realm.capacity_provider_arn(instance.provider),
+                realm.region,
+                is_terminated=is_terminated,
+            )
+            for instance, is_terminated in sorted((*departed, *running), key=lambda each: (each[0].since, each[0].id))
+            if instance.provider is not None
+        ]
 
     def _examine(self) -> list[Check]:
         return examine(self.settings.data_dir, self.settings.runtimes_dir, self.isolation)
@@ -439,20 +511,39 @@ def choose_isolation(settings: Settings) -> IsolationLevel:
 
 def _clear_away(instance_id: str) -> None:
     """End what a dead instance left running, and remove its control groups."""
-    kill_strays(INSTANCE_VARIABLE, instance_id)
+    kill_strays(instance_mark(instance_id))
     cgroups = find_cgroups()
     if cgroups is not None:
         cgroups.sweep(group_name(instance_id, ""))
 
 
-def _destinations(settings: Settings) -> AwsDestinations:
+def _companion(settings: Settings, instances: Callable[[], Awaitable[list[ManagedInstance]]]) -> Companion:
+    """Moto where it is wanted and installed; a companion without it says what is missing."""
+    moto, why_not = None, ""
+    if settings.companion == "off":
+        why_not = "the companion is switched off (setting companion)."
+    elif not is_installed():
+        why_not = "install the companion with `pip install 'lambstead[companion]'`, or name an endpoint in companion_endpoints."
+    else:
+        moto = MotoServices(settings.account_id)
+    return Companion(moto, why_not, settings.endpoints_by_service, instances, settings.account_id)
+
+
+def _objects(settings: Settings, companion: Companion, url: str) -> S3Objects:
+    endpoint = settings.endpoint_url_s3 or (url if companion.serves("s3") else "")
+    return S3Objects(endpoint, settings.region, settings.access_key_id, settings.secret_access_key)
+
+
+def _destinations(settings: Settings, companion: Companion, url: str) -> AwsDestinations:
+    """Endpoints that are named, else our own port where the companion answers there."""
+    named = {
+        "sqs": settings.endpoint_url_sqs,
+        "sns": settings.endpoint_url_sns,
+        "events": settings.endpoint_url_eventbridge,
+        "s3": settings.endpoint_url_s3,
+    }
     return AwsDestinations(
-        {
-            "sqs": settings.endpoint_url_sqs,
-            "sns": settings.endpoint_url_sns,
-            "events": settings.endpoint_url_eventbridge,
-            "s3": settings.endpoint_url_s3,
-        },
+        {service: given or (url if companion.serves(service) else "") for service, given in named.items()},
         settings.region,
         settings.access_key_id,
         settings.secret_access_key,

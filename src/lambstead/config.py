@@ -22,6 +22,7 @@ Profile = Literal["dev", "faithful"]
 AgentLink = Literal["unix", "tcp"]
 RuntimeClient = Literal["link", "official"]
 UrlPermissions = Literal["one", "both"]
+Switch = Literal["on", "off"]
 IsolationChoice = Literal["auto", "sandbox", "landlock", "process"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Region = NewType("Region", str)
@@ -39,6 +40,7 @@ MAX_ENVIRONMENTS: Final = 15_000
 NO_CONTAINERS: Final = " Containers (runc, podman) and gVisor (runsc) are not built yet."
 
 _MASK = "********"
+_URL = r"https?://[A-Za-z0-9.\-\[\]:]+/?"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)?")
 _SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -124,16 +126,33 @@ class Settings:
     """How long an asynchronous invocation waits that was throttled or hit by a failure of the platform; doubled every time, up to …"""
     event_backoff_most: timedelta
     """… this long."""
+    time_skip: bool
+    """Durable executions that are started from now on skip the time in which they only wait."""
+    time_skip_callback_grace: timedelta
+    """Real time that others have to complete a callback of such an execution before its timeout is skipped to."""
     endpoint_url_sqs: str
     """Where queues are that get invocation records and dead letters; empty for nowhere. Likewise the next three."""
     endpoint_url_sns: str
     endpoint_url_eventbridge: str
     endpoint_url_s3: str
 
+    companion: Switch
+    """Whether Moto stands in for AWS's other services (EC2, S3, SQS, IAM, …); needs the extra `lambstead[companion]`."""
+    companion_endpoints: str
+    """Where services are that shall not be stood in for: `dynamodb=http://127.0.0.1:8000,sqs=http://127.0.0.1:9324`."""
+    chaos: Switch
+    """Whether faults may be inflicted on demand (`lambstead chaos`): `off` refuses them."""
+
     @property
     def egress_rules(self) -> EgressRules:
         """Where which functions may connect to."""
         return EgressRules(self.egress, parse_rules(self.security_group_egress))
+
+    @property
+    def endpoints_by_service(self) -> Mapping[str, str]:
+        """Where services are that are not stood in for, by signing name."""
+        pairs = (each.partition("=") for each in self.companion_endpoints.split(",") if each)
+        return {service.strip(): url.strip() for service, _, url in pairs}
 
     @property
     def authority(self) -> str:
@@ -208,10 +227,17 @@ class Settings:
             event_backoff_most=sources.duration(
                 "event_backoff_most", timedelta(minutes=5), timedelta(milliseconds=10), timedelta(hours=1)
             ),
+            time_skip=sources.flag("time_skip", default=False),
+            time_skip_callback_grace=sources.duration(
+                "time_skip_callback_grace", timedelta(seconds=1), timedelta(0), timedelta(hours=1)
+            ),
             endpoint_url_sqs=sources.url("endpoint_url_sqs"),
             endpoint_url_sns=sources.url("endpoint_url_sns"),
             endpoint_url_eventbridge=sources.url("endpoint_url_eventbridge"),
             endpoint_url_s3=sources.url("endpoint_url_s3"),
+            companion=sources.switch("companion", "on"),
+            companion_endpoints=sources.endpoints("companion_endpoints"),
+            chaos=sources.switch("chaos", "off"),
         )
         sources.refuse_unknown([each.name for each in fields(cls)])
         return settings
@@ -276,14 +302,13 @@ class _Sources:
         place, value, _ = self._find(key)
         if value is None:
             return default
-        match = None if isinstance(value, bool) else _DURATION.fullmatch(str(value).strip())
-        seconds = float(match[1]) * _SECONDS_PER_UNIT[match[2] or "s"] if match else None
-        if seconds is None or not least.total_seconds() <= seconds <= most.total_seconds():
+        found = None if isinstance(value, bool) else parse_duration(str(value))
+        if found is None or not least <= found <= most:
             raise SettingsError(
                 f"{place}: {_shown(value)} is not a duration from {duration_text(least)} to {duration_text(most)} "
                 "(write 500ms, 2s, 10m or 1h)."
             )
-        return timedelta(seconds=seconds)
+        return found
 
     def choice(self, key: str, choices: Sequence[str], default: str, more: str = "") -> str:
         """One of `choices`; `more` is said to whoever names another."""
@@ -293,6 +318,27 @@ class _Sources:
         if value not in choices:
             raise SettingsError(f"{place}: {_shown(value)} is not one of {', '.join(choices)}.{more}")
         return str(value)
+
+    def flag(self, key: str, *, default: bool) -> bool:
+        """True or false."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return default
+        text = str(value).strip().lower()
+        if text not in ("true", "false", "1", "0"):
+            raise SettingsError(f"{place}: {_shown(value)} is neither true nor false.")
+        return text in ("true", "1")
+
+    def switch(self, key: str, default: Switch) -> Switch:
+        """`on` or `off`; true and false as TOML has them, and as a flag gives them, are the same."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return default
+        if value is True or value == "on":
+            return "on"
+        if value is False or value == "off":
+            return "off"
+        raise SettingsError(f"{place}: {_shown(value)} is not one of on, off.")
 
     def matching(self, key: str, default: str, pattern: str, example: str) -> str:
         """A text that `pattern` matches from end to end."""
@@ -306,7 +352,20 @@ class _Sources:
 
     def url(self, key: str) -> str:
         """An http or https URL without a path; empty if nobody names one."""
-        return self.matching(key, "", r"https?://[A-Za-z0-9.\-\[\]:]+/?", "http://127.0.0.1:9324")
+        return self.matching(key, "", _URL, "http://127.0.0.1:9324")
+
+    def endpoints(self, key: str) -> str:
+        """URLs by the signing name of a service; empty if nobody says."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return ""
+        for each in str(value).split(","):
+            service, _, url = each.partition("=")
+            if not re.fullmatch(r"[a-z0-9-]+", service.strip()) or not re.fullmatch(_URL, url.strip()):
+                raise SettingsError(
+                    f"{place}: {_shown(each)} is not a service and its URL; an example is dynamodb=http://127.0.0.1:8000."
+                )
+        return str(value)
 
     def egress_rules(self, key: str) -> str:
         """What security groups stand for; empty if nobody says."""
@@ -365,6 +424,13 @@ class _Sources:
 
 
 _SECRETS: Final = frozenset({"secret_access_key"})
+
+
+def parse_duration(text: str) -> timedelta | None:
+    """What an operator wrote: `500ms`, `2s`, `10m`, `1h`, or a number of seconds; None for anything else."""
+    match = _DURATION.fullmatch(text.strip())
+    seconds = float(match[1]) * _SECONDS_PER_UNIT[match[2] or "s"] if match and len(text) < 16 else None
+    return None if seconds is None else timedelta(seconds=seconds)
 
 
 def duration_text(value: timedelta) -> str:

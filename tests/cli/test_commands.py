@@ -73,9 +73,30 @@ def commands(group: typer.core.TyperGroup | None = None, path: tuple[str, ...] =
 
 def test_the_commands_are_these() -> None:
     names = {" ".join(words) for words in commands()}
-    singles = {"up", "down", "env", "status", "logs", "invoke", "doctor", "reset"}
+    singles = {"up", "down", "env", "status", "top", "logs", "invoke", "doctor", "reset", "simulate"}
     schedules = {f"schedule {name}" for name in ("create", "list", "show", "delete", "next")}
-    assert names == singles | schedules | {"runtime list", "runtime install"}
+    durable = {
+        f"durable {each}"
+        for each in (
+            "list",
+            "attributes",
+            "show",
+            "history",
+            "redrive",
+            "signal",
+            "stop",
+            "fork",
+            "replay-check",
+            "query",
+            "skip",
+            "subscribe",
+            "subscriptions",
+            "unsubscribe",
+        )
+    }
+    faults = {"kill-instance", "kill-environment", "kill-worker", "lose-zone", "slow-start", "no-capacity", "throttle"}
+    chaos = {f"chaos {name}" for name in faults | {"list", "clear"}}
+    assert names == singles | schedules | durable | chaos | {"runtime list", "runtime install"}
 
 
 @pytest.mark.parametrize("words", list(commands()), ids=" ".join)
@@ -83,7 +104,8 @@ def test_every_command_explains_itself_with_examples(words: tuple[str, ...]) -> 
     result = lambstead(*words, "--help")
     assert (result.returncode, result.stderr) == (0, "")
     assert f"lambstead {' '.join(words)}" in result.stdout.partition("Examples:")[2]
-    assert ("--data" in result.stdout) == (words != ("schedule", "next")), "that one is about nothing but time"
+    needs_no_server = words in {("schedule", "next"), ("simulate",)}
+    assert ("--data" in result.stdout) is not needs_no_server
 
 
 def test_help_lists_every_command_in_one_line_each() -> None:
@@ -307,6 +329,7 @@ def test_status_shows_every_level_and_takes_nothing_for_markup() -> None:
                                 "id": "env-1",
                                 "function": "fibonacci",
                                 "version": "$LATEST.PUBLISHED",
+                                "tenant": None,
                                 "phase": "Ready",
                                 "slots": 16,
                                 "busy": 3,

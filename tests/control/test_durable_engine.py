@@ -14,6 +14,8 @@ import pytest
 from tests.samples import standard
 
 from lambstead.control.durable.engine import BATCH, DurableEngine, utc_now
+from lambstead.control.durable.executions import TimeSkipping
+from lambstead.control.durable.notices import Notices
 from lambstead.control.durable.ready import ReadyQueue
 from lambstead.control.loop import Loop
 from lambstead.core.arn import FunctionRef, Realm
@@ -23,6 +25,7 @@ from lambstead.core.durable.triggers import wakes_at
 from lambstead.core.errors import InvalidParameterValue, TooManyRequests
 from lambstead.core.functions import Publication
 from lambstead.core.invocations import Target
+from lambstead.drivers.webhooks import HttpWebhooks
 from lambstead.store.port import Reader, Transaction
 from lambstead.store.sqlite import SqliteStore
 
@@ -137,6 +140,16 @@ async def running(path: Path, functions: Functions) -> AsyncIterator[Running]:
         backoff=Backoff(SOON, SOON),
         poke=lambda: loops[0].poke(),
         poke_retention=lambda: loops[1].poke(),
+        time=TimeSkipping(),
+        notices=Notices(
+            store=store,
+            webhooks=HttpWebhooks(),
+            realm=Realm(),
+            backoff=Backoff(SOON, SOON),
+            now=utc_now,
+            poke=lambda: None,
+            wake_events=lambda: None,
+        ),
     )
     loops += [
         Loop("due", lambda: engine.reconcile(), timedelta(milliseconds=200)),

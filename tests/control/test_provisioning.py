@@ -67,6 +67,9 @@ class Machines:
     async def terminate(self, instance_id: str) -> None:
         self.terminated.append(instance_id)
 
+    async def kill(self, instance_id: str) -> None:
+        self.terminated.append(instance_id)
+
     def on_ended(self, listener: Callable[[str, str], None]) -> None:
         self.ended.append(listener)
 
@@ -193,7 +196,7 @@ def test_the_providers_log_tells_what_becomes_of_its_instances(tmp_path: Path) -
         (instance,) = scene.machines.launched
         scene.provisioning.agent_reported(instance.id, AgentHello(1, instance.id, 1))
         scene.machines.ended[0](instance.id, "signal SIGKILL")
-        file = tmp_path / "logs" / "capacity.providers" / "cp.log"
+        (file,) = (tmp_path / "logs" / "capacity.providers").glob("*-[[]cp].log")
         lines = [json.loads(line) for line in file.read_text().splitlines()]
         assert [line["level"] for line in lines] == ["INFO", "WARN", "INFO", "INFO", "WARN"]
         kind = f"{instance.type.name} instance"
@@ -222,7 +225,8 @@ def test_at_level_warn_a_providers_log_has_failures_only(tmp_path: Path) -> None
         scene.machines.refusals = 1
         await scene.provisioning.reconcile()
         await scene.provisioning.reconcile()
-        (line,) = (tmp_path / "logs" / "capacity.providers" / "cp.log").read_text().splitlines()
+        (file,) = (tmp_path / "logs" / "capacity.providers").glob("*.log")
+        (line,) = file.read_text().splitlines()
         assert "Failed to launch" in line
 
     play(tmp_path, story)

@@ -672,6 +672,34 @@ def test_warm_environments_that_nobody_uses_make_way_for_invocations_that_wait()
     assert len(world.fleet.running(newer)) == 1, "and what is waited for"
 
 
+def test_tenants_have_environments_of_their_own_which_make_way_for_another_tenants_at_the_limit() -> None:
+    world = World(latest(standard(tenant_isolation_mode="PER_TENANT")))
+    blue, green, red = (PublicationKey("f", LATEST, 1, tenant) for tenant in ("blue", "green", "red"))
+    world.demand = {blue: POLICY.standard_limit - 1, green: 1}
+    world.follow_orders()
+    assert Counter(e.key for e in world.fleet.environments.values()) == world.demand
+    world.demand = {red: 1, green: 1}
+    world.follow_orders()
+    assert Counter(e.key for e in world.fleet.environments.values()) == {
+        blue: POLICY.standard_limit - 2,
+        **world.demand,
+    }
+    world.save(apply(world.version("f", LATEST), DeletionRequested()))
+    world.demand.clear()
+    world.settle()
+    assert not world.fleet.environments
+
+
+def test_failures_are_kept_of_a_publication_not_of_each_of_its_tenants() -> None:
+    world = World(latest(standard(tenant_isolation_mode="PER_TENANT")))
+    for number in range(20):
+        world.demand = {PublicationKey("f", LATEST, 1, f"tenant-{number}"): 1}
+        world.plan()
+        (environment_id,) = world.fleet.environments
+        world.environment_ends(environment_id, failed=True)
+    assert world.fleet.failures == {PublicationKey("f", LATEST, 1): Failure(20, world.now)}
+
+
 def test_a_standard_function_gets_one_environment_per_invocation_within_the_limit() -> None:
     world = World(latest(standard()))
     key = PublicationKey("f", LATEST, 1)
@@ -942,6 +970,7 @@ BOUNDS = st.sampled_from([None, ScalingBounds(1), ScalingBounds(2, 4), ScalingBo
 SIZES = st.sampled_from([(2048, 2.0), (4096, 2.0), (4096, 4.0), (8192, 2.0), (8192, 8.0), (16384, 4.0)])
 MANAGED = (("f", LATEST_PUBLISHED), ("f", "1"), ("g", "1"))
 STANDARD = PublicationKey("s", LATEST, 1)
+TENANTS = [PublicationKey("t", LATEST, 1, tenant) for tenant in ("blue", "green", "red")]
 
 
 class Fates(RuleBasedStateMachine):
@@ -956,6 +985,7 @@ class Fates(RuleBasedStateMachine):
         self.least_limit = max_vcpus
         versions = [latest(standard(), function="s")]
         versions += [serving(standard(), version, function="s") for version in ("1", "2")]
+        versions.append(latest(standard(tenant_isolation_mode="PER_TENANT"), function="t"))
         for function, version in MANAGED:
             versions.append(published(managed(timeout_s=5), version, function=function))
         self.world = World(*versions, providers=(provider(subnets=subnets, max_vcpus=max_vcpus),))
@@ -1009,9 +1039,9 @@ class Fates(RuleBasedStateMachine):
             subnets=len(self.world.providers["cp"].subnets), max_vcpus=max(before, max_vcpus)
         )
 
-    @rule(invocations=st.integers(0, 6))
-    def invoke_standard(self, invocations: int) -> None:
-        self.world.demand = {STANDARD: invocations} if invocations else {}
+    @rule(demand=st.dictionaries(st.sampled_from([STANDARD, *TENANTS]), st.integers(1, 6)))
+    def invoke_standard(self, demand: dict[PublicationKey, int]) -> None:
+        self.world.demand = demand
 
     @rule(qualifier=st.sampled_from(["1", "2", "live"]), count=st.integers(0, 5), then_rest=st.booleans())
     def provision(self, qualifier: str, count: int, then_rest: bool) -> None:
@@ -1161,3 +1191,12 @@ class Fates(RuleBasedStateMachine):
 
 TestFates = Fates.TestCase
 TestFates.settings = settings(max_examples=2 * settings().max_examples, stateful_step_count=40, deadline=None)
+
+
+@pytest.mark.parametrize("bounds", [None, ScalingBounds(1, None)], ids=["default", "one"])
+def test_an_old_instance_serves_on_where_nothing_can_take_its_place(bounds: ScalingBounds | None) -> None:
+    fates = Fates()
+    fates.begin(subnets=1, max_vcpus=8, at_rest=True)
+    fates.grow_old(really=True)
+    fates.scale(which=MANAGED[0], bounds=bounds, then_rest=True)
+    fates.teardown()

@@ -303,7 +303,7 @@ def test_queues_get_records_and_dead_letters_and_what_cannot_be_reached_is_count
 ) -> None:
     queue = "arn:aws:sqs:us-east-1:000000000000:q"
     topic = "arn:aws:sns:us-east-1:000000000000:t"
-    with stand_in() as elsewhere, running(tmp_path / "data", endpoint_url_sqs=elsewhere.url) as server:
+    with stand_in() as elsewhere, running(tmp_path / "data", endpoint_url_sqs=elsewhere.url, companion="off") as server:
         aws = server.aws
         name = deploy(aws, DeadLetterConfig={"TargetArn": queue})
         aws.put_function_event_invoke_config(

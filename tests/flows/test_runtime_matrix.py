@@ -169,7 +169,7 @@ def test_the_environment_has_awss_variables_and_the_customers(cell: Deployed) ->
     is_custom = cell.runtime.identifier.startswith("provided")
     assert seen.get("AWS_EXECUTION_ENV") == (None if is_custom else f"AWS_Lambda_{cell.runtime.identifier}")
     assert seen.get("cwd", seen["LAMBDA_TASK_ROOT"]) == seen["LAMBDA_TASK_ROOT"]
-    assert not any(name.startswith(("LAMBSTEAD_RUNTIMES", "VIRTUAL_ENV", "npm_")) for name in seen)
+    assert not any(name.startswith(("LAMBSTEAD_", "VIRTUAL_ENV", "npm_")) for name in seen)
 
 
 def test_a_time_out_is_told_in_awss_words_and_the_function_goes_on(cell: Deployed) -> None:

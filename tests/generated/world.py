@@ -62,9 +62,7 @@ class World:
             made = self.ask("CreateEventSourceMapping", FunctionName="std", EventSourceArn=QUEUE, Enabled=False)
             self._kept["uuid"] = made.get("UUID", self._kept.get("uuid", ""))
         if not self._has("GetCodeSigningConfig", CodeSigningConfigArn=self.signing):
-            profile = "arn:aws:signer:us-east-1:000000000000:/signing-profiles/profile/0123456789"
-            made = self.ask("CreateCodeSigningConfig", AllowedPublishers={"SigningProfileVersionArns": [profile]})
-            self._kept["signing"] = made["CodeSigningConfig"]["CodeSigningConfigArn"]
+            self._kept["signing"] = self._new_signing()
 
     @property
     def uuid(self) -> str:
@@ -77,6 +75,11 @@ class World:
     @property
     def signing(self) -> str:
         return self._kept.get("signing", f"{REALM}:code-signing-config:csc-{'0' * 17}")
+
+    def _new_signing(self) -> str:
+        profile = "arn:aws:signer:us-east-1:000000000000:/signing-profiles/profile/0123456789"
+        made = self.ask("CreateCodeSigningConfig", AllowedPublishers={"SigningProfileVersionArns": [profile]})
+        return str(made["CodeSigningConfig"]["CodeSigningConfigArn"])
 
     def _restore_functions(self) -> None:
         for name, members in {
@@ -91,6 +94,8 @@ class World:
                 lambda name=name: self._settled(name),  # type: ignore[misc]  # mypy cannot infer a lambda with a default
                 f"{name} is settled",
             )
+        if not self._has("GetFunctionConfiguration", FunctionName="mgd", Qualifier="$LATEST.PUBLISHED"):
+            self._until_created("PublishVersion", FunctionName="mgd", PublishTo="LATEST_PUBLISHED")
         for name in ("std", "other"):
             if self._version(name) == "$LATEST":
                 self.ask("PublishVersion", FunctionName=name)
@@ -143,6 +148,8 @@ class World:
         arn = f"{REALM}:function:std"
         statement = {"Sid": "s", "Effect": "Allow", "Principal": {"AWS": "*"}, "Action": "lambda:InvokeFunction"}
         policy = {"Version": "2012-10-17", "Statement": [{**statement, "Resource": arn}]}
+        if operation == "DeleteCodeSigningConfig":  # one that no function has
+            return {"CodeSigningConfigArn": self._new_signing()}
         aimed: dict[str, dict[str, Any]] = {
             "CreateFunction": FUNCTION,
             "UpdateFunctionCode": {"FunctionName": "std", **CODE},

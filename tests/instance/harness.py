@@ -14,12 +14,14 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from lambstead.instance.strays import INSTANCE_VARIABLE, find_strays
+from lambstead.core.log_streams import instance_mark, stream_of
+from lambstead.instance.strays import find_strays
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
 from lambstead.link.messages import (
@@ -241,7 +243,7 @@ class Gateway:
             "account_id": "000000000000",
             "log_format": "JSON" if mode == "managed-instances" else "Text",
             "log_group": "/aws/lambda/tested",
-            "log_stream": "2026/11/21/tested[1]0123456789abcdef",
+            "log_stream": stream_of(self.instance_id, environment_id, "1", datetime(2026, 11, 21, tzinfo=UTC)),
             "log_path": str(self.folder / f"{environment_id}.log"),
         }
         return StartEnvironment(environment_id=environment_id, mode=mode, **(defaults | options))
@@ -289,9 +291,13 @@ class Gateway:
         async with asyncio.timeout(PATIENCE):
             return await self.process.wait()
 
+    def agent_words(self) -> str:
+        """What the agent said on its standard error so far."""
+        return (self.folder / "agent.log").read_text()
+
     def processes(self) -> list[int]:
         """Every living process of this instance's environments."""
-        return find_strays(INSTANCE_VARIABLE, self.instance_id)
+        return find_strays(instance_mark(self.instance_id))
 
     def _frame(self, link: LinkConnection, frame: Frame) -> None:
         if frame.kind is Kind.CONTROL:

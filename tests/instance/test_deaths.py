@@ -1,18 +1,19 @@
 """Who dies takes along what it must, and nothing else; nobody is left behind."""
 
 import asyncio
-import json
 import os
 import signal
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from tests.harness import FUNCTIONS, with_runtime
 from tests.instance.harness import EnvironmentLink, Gateway, eventually, is_alive
 
-from lambstead.instance.strays import INSTANCE_VARIABLE, find_strays, kill_strays
+from lambstead.core.log_streams import environment_mark, instance_mark, stream_of
+from lambstead.instance.strays import MARKED_VARIABLE, find_strays, kill_strays
 from lambstead.link.messages import EnvironmentDegraded, EnvironmentExited, Error, Reject, StopAgent, StopEnvironment
 
 pytestmark = pytest.mark.anyio
@@ -180,9 +181,22 @@ async def test_what_a_killed_agent_leaves_is_found_by_the_instances_id(gateway: 
     gateway.process.kill()
     await gateway.agent_gone()
     await eventually(lambda: gateway.processes() == [stray], "only the stray is left")
-    assert kill_strays(INSTANCE_VARIABLE, gateway.instance_id) == 1
+    assert kill_strays(instance_mark(gateway.instance_id)) == 1
     assert gateway.processes() == []
     assert not is_alive(stray)
+
+
+async def test_a_stop_while_the_main_process_is_still_at_its_gate_is_an_end_like_any_other(gateway: Gateway) -> None:
+    await gateway.start(BUSY)  # what is installed once is there now
+    before = len(gateway.processes())
+    for _ in range(10):  # the gate is open for milliseconds
+        message = gateway.start_message(BUSY)
+        gateway.order(message)
+        await eventually(lambda: len(gateway.processes()) > before, "the main process is there")
+        gateway.order(StopEnvironment(message.environment_id, "changed my mind"))
+        await gateway.message(EnvironmentExited, message.environment_id)
+        await eventually(lambda: len(gateway.processes()) == before, "nothing of it is left")
+    assert "Traceback" not in gateway.agent_words()
 
 
 async def test_the_servers_end_is_the_end_of_everything(gateway: Gateway, tmp_path: Path) -> None:
@@ -236,45 +250,24 @@ async def test_slots_as_a_gateway_counts_them_survive_a_storm_of_deaths(gateway:
     assert (await environment.invoke()).json not in pids
 
 
-def test_strays_are_found_by_exactly_their_variable(tmp_path: Path) -> None:
-    value = f"unit-{os.getpid()}"
-    environ = os.environ | {"LAMBSTEAD_TEST_STRAY": value}
-    children = [
-        subprocess.Popen([sys.executable, "-c", "input()"], env=environ, stdin=subprocess.PIPE) for _ in range(2)
-    ]
-    other = subprocess.Popen(
-        [sys.executable, "-c", "input()"], env=environ | {"LAMBSTEAD_TEST_STRAY": value + "0"}, stdin=subprocess.PIPE
-    )
+def test_strays_are_found_by_exactly_their_marks() -> None:
+    mine, foreign = f"i-{os.getpid()}", f"i-{os.getpid()}0"
+    started = datetime(2026, 11, 21, tzinfo=UTC)
+
+    def child(instance: str, environment: str, variable: str = MARKED_VARIABLE) -> subprocess.Popen[bytes]:
+        environ = os.environ | {variable: stream_of(instance, environment, "$LATEST", started)}
+        return subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], env=environ)
+
+    sought, neighbour = child(mine, "env-1"), child(mine, "env-10")
+    others = [child(foreign, "env-1"), child(mine, "env-1", "SOME_STREAM")]
     try:
-        assert sorted(find_strays("LAMBSTEAD_TEST_STRAY", value)) == sorted(child.pid for child in children)
-        assert kill_strays("LAMBSTEAD_TEST_STRAY", value) == 2
-        assert [child.wait(10) for child in children] == [-signal.SIGKILL] * 2
-        assert other.poll() is None
-        assert kill_strays("LAMBSTEAD_TEST_STRAY", value) == 0
+        assert find_strays(environment_mark(mine, "env-1")) == [sought.pid]
+        assert sorted(find_strays(instance_mark(mine))) == sorted((sought.pid, neighbour.pid))
+        assert kill_strays(instance_mark(mine)) == 2
+        assert [each.wait(10) for each in (sought, neighbour)] == [-signal.SIGKILL] * 2
+        assert [each.poll() for each in others] == [None, None]
+        assert kill_strays(instance_mark(mine)) == 0
     finally:
-        for child in [*children, other]:
-            child.kill()
-            child.wait()
-            assert child.stdin is not None
-            child.stdin.close()
-
-
-async def test_an_agent_without_a_server_says_so_and_fails(tmp_path: Path) -> None:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "lambstead.instance.agent", "--socket", str(tmp_path / "absent")),
-        *("--instance-id", "i-0", "--state-dir", str(tmp_path)),
-        stderr=asyncio.subprocess.PIPE,
-    )
-    _, errors = await process.communicate()
-    assert process.returncode == 1
-    assert b"server_unreachable" in errors
-
-
-async def test_a_workers_pids_are_in_the_environments_own_session(gateway: Gateway) -> None:
-    environment = await gateway.start(
-        "import os\ndef handler(e, c): return [os.getppid(), os.getsid(0)]", max_concurrency=2
-    )
-    assert environment.ready is not None
-    main = environment.ready.pid
-    assert (await environment.invoke()).json == [main, main]
-    assert json.loads(json.dumps(sorted(gateway.processes())))[0] == main
+        for each in (sought, neighbour, *others):
+            each.kill()
+            each.wait()

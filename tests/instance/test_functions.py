@@ -124,6 +124,7 @@ async def test_the_context_is_the_invocations_own(gateway: Gateway, mode: str) -
             }
         """,
         mode=mode,
+        tenant_id="blue",
     )
     invocation = environment.send(
         timeout_ms=20_000,

@@ -99,13 +99,13 @@ class Client:
 class Bench:
     """A Runtime API server, its life, its log, and the gateway's end of its link."""
 
-    def __init__(self, slots: int, *, managed: bool) -> None:
+    def __init__(self, slots: int, *, managed: bool, tenant_id: str) -> None:
         self.life = Life()
         self.log: list[str] = []
         start = _start_message("managed-instances" if managed else "on-demand")
         log = PlatformLog(start, "python:3.13.0", self.log.append)
         connections = Connections.WORKERS if managed else Connections.ANONYMOUS
-        self.api = RuntimeApiServer(slots, self.life, log, lambda: None, connections)
+        self.api = RuntimeApiServer(slots, self.life, log, lambda: None, connections, tenant_id=tenant_id)
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
         self.gateway = LinkConnection(lambda _, frame: self.frames.put_nowait(frame), lambda *_: None)
         self.agent = LinkConnection(lambda _, frame: self.api.link_frame(frame), lambda *_: None)
@@ -166,8 +166,10 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def bench(slots: int = 1, *, managed: bool = True, opened: bool = True) -> AsyncIterator[Bench]:
-    table = Bench(slots, managed=managed)
+async def bench(
+    slots: int = 1, *, managed: bool = True, opened: bool = True, tenant_id: str = ""
+) -> AsyncIterator[Bench]:
+    table = Bench(slots, managed=managed, tenant_id=tenant_id)
     await table.begin()
     if opened:
         table.open()
@@ -205,7 +207,7 @@ def _start_message(mode: Any) -> StartEnvironment:
 
 
 async def test_next_delivers_the_event_with_every_header_of_the_runtime_api() -> None:
-    async with bench() as table:
+    async with bench(tenant_id="blue") as table:
         client = await table.polling_client()
         deadline_before = int(time.time() * 1000) + 60_000
         table.invoke(
@@ -232,6 +234,17 @@ async def test_next_delivers_the_event_with_every_header_of_the_runtime_api() ->
             "lambda-runtime-aws-tenant-id": "blue",
             "lambda-runtime-invocation-id": "5",
         }
+
+
+@pytest.mark.parametrize("tenant", ["", "blue"])
+async def test_an_invocation_of_another_tenant_is_rejected_and_the_slot_stays(tenant: str) -> None:
+    async with bench(tenant_id=tenant) as table:
+        client = await table.polling_client()
+        table.invoke(5, "id-1", tenant_id="green")
+        frame = await table.frame(Kind.REJECT)
+        assert frame.stream == 5
+        table.invoke(7, "id-2", tenant_id=tenant)
+        assert (await client.reply()).headers["lambda-runtime-aws-request-id"] == "id-2"
 
 
 async def test_a_response_becomes_a_result_and_the_next_poll_a_slot() -> None:

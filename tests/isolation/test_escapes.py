@@ -25,9 +25,10 @@ from tests.harness import (
     wait_for,
 )
 
+from lambstead.core.log_streams import instance_mark
 from lambstead.instance.cgroups import find_cgroups
 from lambstead.instance.levels import LevelFails, try_level
-from lambstead.instance.strays import ENVIRONMENT_VARIABLE, find_strays
+from lambstead.instance.strays import find_strays
 
 EXPLORER = """
 import json, os, pathlib, resource, signal, socket, subprocess, sys, time
@@ -58,8 +59,8 @@ class Scene:
 
     def victim_pid(self) -> int:
         """As this machine counts."""
-        for environment in self.server.environments("victim"):
-            for process in find_strays(ENVIRONMENT_VARIABLE, environment["id"]):
+        for instance in (each for provider in self.server.status()["providers"] for each in provider["instances"]):
+            for process in find_strays(instance_mark(instance["id"])):
                 if b"AWS_LAMBDA_FUNCTION_NAME=victim" in Path(f"/proc/{process}/environ").read_bytes().split(b"\0"):
                     return process
         raise AssertionError("the victim does not run")

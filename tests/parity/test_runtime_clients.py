@@ -100,7 +100,7 @@ BATTERY: dict[str, tuple[bytes, dict[str, str]]] = {
     "the context": (b'{"do": "context"}', {"X-Amzn-Trace-Id": TRACE}),
     "the whole context": (
         b'{"do": "context"}',
-        {"X-Amzn-Trace-Id": TRACE, "X-Amz-Client-Context": CLIENT_CONTEXT, "X-Amz-Tenant-Id": "tenant-1"},
+        {"X-Amzn-Trace-Id": TRACE, "X-Amz-Client-Context": CLIENT_CONTEXT},
     ),
     "sys.exit": (b'{"do": "exit", "code": 3}', {}),
     "sys.exit with 0": (b'{"do": "exit", "code": 0}', {}),

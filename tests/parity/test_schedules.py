@@ -161,6 +161,8 @@ BAD_TARGETS: list[tuple[dict[str, Any], str]] = [
     ({"Arn": UNIVERSAL, "Input": '{"FunctionName": "f", "Payload": "{"}'}, "Payload must hold JSON"),
     ({"Arn": UNIVERSAL, "Input": '{"FunctionName": "f", "InvocationType": "DryRun"}'}, "InvocationType DryRun"),
     ({"Arn": UNIVERSAL, "Input": '{"FunctionName": "f", "Colour": "red"}'}, "Invoke has no parameter Colour"),
+    ({"Arn": UNIVERSAL, "Input": '{"FunctionName": "f", "TenantId": "a\\nb"}'}, "TenantId takes 1 to 256 letters"),
+    ({"Arn": UNIVERSAL, "Input": '{"FunctionName": "f", "TenantId": ""}'}, "TenantId takes 1 to 256 letters"),
     (
         {"Arn": UNIVERSAL, "Input": '{"FunctionName": "f:1", "Qualifier": "2"}'},
         "does not match the specified qualifier",

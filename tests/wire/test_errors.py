@@ -16,7 +16,9 @@ GATEWAY = AwsApi.load("apigateway")
 SCHEDULER = AwsApi.load("scheduler")
 OF_LOGS = {errors.InvalidParameter}
 OF_SCHEDULER = {errors.Conflict, errors.ServiceQuotaExceeded}
-OF_LAMBDA = [error for error in DomainError.__subclasses__() if error not in OF_LOGS | OF_SCHEDULER]
+NEVER_ANSWERED = {errors.NeedsOrdinaryWay}
+"""Between our own processes only."""
+OF_LAMBDA = [error for error in DomainError.__subclasses__() if error not in OF_LOGS | OF_SCHEDULER | NEVER_ANSWERED]
 
 
 def header(response: HttpResponse, name: str) -> str | None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from lambstead.api.context import Context, Request
+from lambstead.core.account import UNZIPPED_CODE_BYTES
 from lambstead.core.arn import capacity_provider_name
 from lambstead.core.capacity import MIN_MANAGED_MEMORY_MB, ProviderState, Sizing
 from lambstead.core.configuration_rules import (
@@ -21,13 +22,13 @@ from lambstead.core.functions import CodePackage, Configuration, Layer, Logging,
 from lambstead.core.images import image_package, refuse_for_image, refuse_for_new_image
 from lambstead.core.layers import as_layer, check_unzipped, referenced
 from lambstead.core.runtimes import check_runtime, refuse_unavailable
+from lambstead.core.tenancy import check_tenancy
 from lambstead.store.port import Reader
 
 RECORDED = ("DeadLetterConfig", "FileSystemConfigs", "ImageConfig", "KMSKeyArn", "TracingConfig", "SnapStart")
 """Members that are kept and shown as given; what has no effect of these stands in `gaps`."""
 
 NOT_YET: Mapping[str, str] = {
-    "TenancyConfig": "tenant isolation",
     "RuntimeConfig": "customer-managed runtimes",
     "AcceleratorConfig": "accelerators",
 }
@@ -45,12 +46,11 @@ def refuse_what_cannot_be_honoured(request: Request) -> None:
 
 async def package_from(context: Context, code: Mapping[str, Any]) -> CodePackage:
     """Keep the zip of a create or update request. Raises InvalidParameterValue when there is none, or it cannot be had."""
-    if "S3Bucket" in code or "S3Key" in code:
-        raise InvalidParameterValue(
-            "Error occurred while GetObject. S3 Error Code: NoSuchBucket. S3 Error Message: The specified bucket does not exist. "
-            "(This Lambstead has no S3 yet: send the package inline, with --zip-file fileb://package.zip.)"
-        )
     archive = code.get("ZipFile")
+    if not archive and "S3Bucket" in code and "S3Key" in code:
+        archive = await context.objects.fetch(
+            code["S3Bucket"], code["S3Key"], code.get("S3ObjectVersion"), UNZIPPED_CODE_BYTES
+        )
     if not archive:
         raise InvalidParameterValue("Please provide a source for function code.")
     return replace(await context.packages.put(archive), source_kms_key=code.get("SourceKMSKeyArn") or "")
@@ -122,6 +122,7 @@ def created(context: Context, name: str, request: Request, code: CodePackage) ->
         memory_mb=MIN_MANAGED_MEMORY_MB if managed else 128,
         architecture=(request.get("Architectures") or ["x86_64"])[0],
         durable=None if durable_config is None else durable(durable_config, None),
+        tenant_isolation_mode=(request.get("TenancyConfig") or {}).get("TenantIsolationMode"),
     )
     return _changed(context, name, request, blank, managed=managed, logging_before=None)
 
@@ -184,6 +185,7 @@ def _changed(
         recorded=_recorded(context, request, before.recorded, managed=managed),
     )
     check_together(after.recorded, after.ephemeral_storage_mb, managed=managed)
+    check_tenancy(after.tenant_isolation_mode, after.recorded, managed=managed)
     if not managed:
         check_standard_size(after.memory_mb, after.timeout_s, after.ephemeral_storage_mb)
         return after

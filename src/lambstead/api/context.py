@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.durable.model import ErrorObject, Execution, State
 from lambstead.core.durable.model import Operation as DurableOperation
+from lambstead.core.durable.start_options import StartOptions
 from lambstead.core.errors import DomainError
 from lambstead.core.invocations import Target
 from lambstead.core.throttles import Throttles
@@ -93,6 +94,7 @@ class DurableExecutions(Protocol):
         trace_header: str | None = None,
         tenant_id: str | None = None,
         also: Callable[[Transaction], None] = nothing_else,
+        options: StartOptions = ...,
     ) -> Execution:
         """Start an execution, or find the one that was started with this name and input before. `also` is written in the same transaction."""
 
@@ -133,6 +135,13 @@ class DurableExecutions(Protocol):
         """Remove an execution that has ended; when that was asked for."""
 
 
+class Objects(Protocol):
+    """S3, as far as code comes from there."""
+
+    async def fetch(self, bucket: str, key: str, version: str | None, limit_bytes: int) -> bytes:
+        """The object. Raises InvalidParameterValue in AWS's words if it cannot be had or is larger than the limit."""
+
+
 @dataclass(frozen=True, slots=True)
 class Context:
     """Handed to every operation."""
@@ -140,6 +149,7 @@ class Context:
     realm: Realm
     store: Store
     packages: Packages
+    objects: Objects
     invocations: Invocations
     durable: DurableExecutions
     logs: Logs

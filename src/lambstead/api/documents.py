@@ -52,6 +52,8 @@ def function_configuration(
         document["Layers"] = [{"Arn": layer.arn, "CodeSize": layer.code.size_bytes} for layer in configuration.layers]
     if configuration.durable is not None:
         document["DurableConfig"] = configuration.durable.document()
+    if configuration.tenant_isolation_mode is not None:
+        document["TenancyConfig"] = {"TenantIsolationMode": configuration.tenant_isolation_mode}
     if configuration.managed:
         document["CapacityProviderConfig"] = _capacity_provider_config(configuration.managed, realm)
         document["ConfigSha256"] = hashlib.sha256(msgspec.json.encode(configuration, order="sorted")).hexdigest()

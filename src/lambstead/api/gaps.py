@@ -33,7 +33,7 @@ _CONFIGURATION = Gaps(
         "ImageConfig": "container images are not run",
     },
     refused={
-        **{member: f"{noun}: not built" for member, noun in NOT_YET.items() if member != "TenancyConfig"},
+        **{member: f"{noun}: not built" for member, noun in NOT_YET.items()},
         "Runtime": "dotnet* and ruby* have no launcher here; java* needs a JVM and AWS's client in the runtimes folder; refusals name what is missing",
     },
 )
@@ -49,7 +49,6 @@ LAMBDA: Mapping[str, Gaps] = {
         },
         {
             **_CONFIGURATION.refused,
-            "TenancyConfig": "tenant isolation: not built",
             "Code.S3Bucket": _NO_BUCKETS,
         },
     ),
@@ -86,6 +85,5 @@ LAMBDA: Mapping[str, Gaps] = {
     ),
     "CreateCodeSigningConfig": Gaps({"AllowedPublishers": "no signature can be verified: every package is unsigned"}),
     "UpdateCodeSigningConfig": Gaps({"AllowedPublishers": "no signature can be verified: every package is unsigned"}),
-    "Invoke": Gaps({"TenantId": "tenants are not isolated from one another"}),
 }
 LOGS: Mapping[str, Gaps] = {}

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 from lambstead.api.context import Context, Request, Response, nothing_else
 from lambstead.core.durable.answers import MAX_WAIT_S, answer_of, refuse_long_wait, unfinished
+from lambstead.core.durable.start_options import StartOptions
 from lambstead.core.event_queue import check_payload_size
 from lambstead.core.invocations import Target
 from lambstead.store.port import Transaction
@@ -16,6 +17,7 @@ async def invoke_durable(
     target: Target,
     payload: bytes,
     trace_header: str,
+    options: StartOptions,
     also: Callable[[Transaction], None] = nothing_else,
 ) -> Response:
     """The answer to an Invoke of a durable function; one whose execution failed carries its ARN too.
@@ -39,6 +41,7 @@ async def invoke_durable(
         trace_header=trace_header,
         tenant_id=request.get("TenantId"),
         also=also,
+        options=options,
     )
     arn = execution.arn(context.realm)
     if kind == "Event":

@@ -22,6 +22,7 @@ from lambstead.core.event_sources import (
     source_of,
     updated_parameters,
 )
+from lambstead.core.tenancy import refuse_with_tenancy
 from lambstead.store.port import Reader, Transaction
 
 DEFAULT_PAGE = 100
@@ -73,7 +74,9 @@ def _refuse_target(reader: Reader, ref: FunctionRef, kind: Kind) -> None:
     )
     if function is None or not known:
         raise InvalidParameterValue("Function does not exist")
-    if function.versions[LATEST].is_managed and kind in NOT_ON_MANAGED_INSTANCES:
+    latest = function.versions[LATEST]
+    refuse_with_tenancy(latest.configuration.tenant_isolation_mode, "An event source mapping")
+    if latest.is_managed and kind in NOT_ON_MANAGED_INSTANCES:
         raise InvalidParameterValue(
             f"Event source mappings of {kind} are not supported for functions with a capacity provider configuration."
         )

@@ -10,10 +10,12 @@ import msgspec
 from lambstead.api.context import Call, Context, Request, Response, nothing_else
 from lambstead.api.lambda_durable_invoke import invoke_durable
 from lambstead.core.arn import FunctionRef
+from lambstead.core.durable.start_options import StartOptions
 from lambstead.core.errors import InvalidParameterValue, InvalidRequestContent, TooManyRequests
 from lambstead.core.event_queue import QueuedEvent, check_payload_size, check_room
 from lambstead.core.invocations import Target
 from lambstead.core.lineage import arrive
+from lambstead.core.tenancy import check_tenant
 from lambstead.core.throttles import Cause
 from lambstead.core.traces import trace_header
 from lambstead.store.port import Transaction
@@ -30,15 +32,18 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
     payload = checked_payload(request.get("Payload") or b"")
     client_context = decoded_client_context(request.get("ClientContext", ""))
     target = await context.invocations.resolve(ref)
+    tenant_id = request.get("TenantId", "")
+    check_tenant(target.publication.configuration.tenant_isolation_mode, tenant_id)
     tail = request.get("LogType") == "Tail" and kind != "Event"  # nobody is there to read it
     refuse_tail_on_managed(target, tail=tail)
     if target.publication.configuration.durable is not None:
-        return await invoke_durable(context, request, target, payload, _trace(context, call))
+        options = StartOptions.of_headers(call.headers)
+        return await invoke_durable(context, request, target, payload, _trace(context, call), options)
     _refuse_execution_name(request.get("DurableExecutionName"))
     if kind == "DryRun":
         return {"StatusCode": 204}
     if kind == "Event":
-        await queue_event(context, call, ref, payload, client_context, request.get("TenantId", ""))
+        await queue_event(context, call, ref, payload, client_context, tenant_id)
         return {"StatusCode": 202, "Payload": b""}
     outcome = await context.invocations.run(
         target,
@@ -46,7 +51,7 @@ async def invoke(context: Context, request: Request, call: Call) -> Response:
         payload=payload or b"{}",
         trace_id=_trace(context, call),
         client_context=client_context,
-        tenant_id=request.get("TenantId", ""),
+        tenant_id=tenant_id,
     )
     log = await context.invocations.log_tail(outcome.environment_id, call.request_id) if tail else None
     return {
@@ -78,7 +83,9 @@ async def invoke_event(
     ref: FunctionRef,
     payload: bytes,
     client_context: str,
+    *,
     execution_name: str | None = None,
+    tenant_id: str = "",
     also: Callable[[Transaction], None] = nothing_else,
 ) -> None:
     """Take an asynchronous invocation: queue it, or start an execution if the function is durable. It is durable when this returns.
@@ -86,12 +93,18 @@ async def invoke_event(
     `also` is written in the same transaction, or nothing is. Raises what resolving the function raises, and what `queue_event` does.
     """
     target = await context.invocations.resolve(ref)
+    check_tenant(target.publication.configuration.tenant_isolation_mode, tenant_id)
     if target.publication.configuration.durable is not None:
-        request = {"InvocationType": "Event", "DurableExecutionName": execution_name}
-        await invoke_durable(context, request, target, payload, _trace(context, call), also)
+        request = {
+            "InvocationType": "Event",
+            "DurableExecutionName": execution_name,
+            "TenantId": tenant_id or None,
+        }
+        options = StartOptions.of_headers(call.headers)
+        await invoke_durable(context, request, target, payload, _trace(context, call), options, also)
         return
     _refuse_execution_name(execution_name)
-    await queue_event(context, call, ref, payload, client_context, "", also)
+    await queue_event(context, call, ref, payload, client_context, tenant_id, also)
 
 
 async def queue_event(

@@ -16,6 +16,7 @@ from lambstead.core.concurrency import (
 )
 from lambstead.core.errors import InvalidParameterValue
 from lambstead.core.invocations import FunctionSnapshot
+from lambstead.core.tenancy import refuse_with_tenancy
 from lambstead.store.port import Reader, Transaction
 
 
@@ -30,7 +31,7 @@ async def put_provisioned_concurrency_config(context: Context, request: Request,
 
     def work(tx: Transaction) -> None:
         refuse_missing(context, tx, ref)
-        _refuse_managed(tx, ref.name)
+        _refuse_unfit(tx, ref.name)
         _check(context, tx, config)
         tx.save_provisioned(config)
 
@@ -39,9 +40,13 @@ async def put_provisioned_concurrency_config(context: Context, request: Request,
     return _document(config)
 
 
-def _refuse_managed(reader: Reader, function: str) -> None:
+def _refuse_unfit(reader: Reader, function: str) -> None:
+    """Raise InvalidParameterValue for a function that cannot have provisioned concurrency."""
     latest = reader.version(function, LATEST)
-    if latest is not None and latest.is_managed:
+    if latest is None:
+        return
+    refuse_with_tenancy(latest.configuration.tenant_isolation_mode, "Provisioned concurrency")
+    if latest.is_managed:
         raise InvalidParameterValue(
             "Provisioned concurrency is not supported for functions with a capacity provider configuration. "
             "Use PutFunctionScalingConfig to keep execution environments."

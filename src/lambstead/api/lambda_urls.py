@@ -6,9 +6,10 @@ from urllib.parse import urlsplit
 from lambstead.api.context import Call, Context, Request, Response
 from lambstead.api.lists import DEFAULT_PAGE, decode_marker, page
 from lambstead.api.qualifiers import exists
-from lambstead.core.arn import FunctionRef
+from lambstead.core.arn import LATEST, FunctionRef
 from lambstead.core.errors import ResourceConflict, ResourceNotFound
 from lambstead.core.function_urls import FunctionUrl, address
+from lambstead.core.tenancy import refuse_with_tenancy
 from lambstead.store.port import Reader, Transaction
 
 
@@ -28,6 +29,8 @@ async def create_function_url_config(context: Context, request: Request, call: C
 
     def work(tx: Transaction) -> None:
         _refuse_missing(tx, ref)
+        latest = tx.version(ref.name, LATEST)
+        refuse_with_tenancy(latest.configuration.tenant_isolation_mode if latest else None, "A function URL")
         if tx.function_url(ref.name, url.qualifier) is not None:
             raise ResourceConflict(
                 f"Failed to create function url config for [functionArn = {ref.arn(context.realm)}]. "

@@ -32,6 +32,9 @@ def invoke(
         str, typer.Option("--payload", metavar="JSON|@FILE|-", help="The event; - reads standard input.")
     ] = "{}",
     qualifier: QualifierOption = None,
+    tenant_id: Annotated[
+        str | None, typer.Option("--tenant-id", help="For whom, if the function isolates tenants.", metavar="ID")
+    ] = None,
     data: DataOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -44,9 +47,10 @@ def invoke(
       lambstead invoke fibonacci --payload '{"n": 10}'
       lambstead invoke fibonacci --payload @event.json --qualifier 1
       echo '{"n": 10}' | lambstead invoke fibonacci --payload - --json
+      lambstead invoke image-analysis --tenant-id blue
     """
     settings = settings_for(data)
-    answer = _call(settings, require_server(settings), function, qualifier, _event(payload))
+    answer = _call(settings, require_server(settings), function, qualifier, tenant_id, _event(payload))
     if answer.status >= 400:
         error = answer.headers.get("x-amzn-errortype", str(answer.status)).partition(":")[0]
         raise CommandFailed(f"{error}: {answer.sentence}", _NEXT_STEPS.get(error, ""))
@@ -57,11 +61,20 @@ def invoke(
         raise typer.Exit(1)
 
 
-def _call(settings: Settings, server: RunningServer, function: str, qualifier: str | None, event: bytes) -> "Answer":
+def _call(
+    settings: Settings,
+    server: RunningServer,
+    function: str,
+    qualifier: str | None,
+    tenant_id: str | None,
+    event: bytes,
+) -> "Answer":
     from lambstead.cli.server_api import exchange, signed_headers, with_query
 
     path = with_query(f"/2015-03-31/functions/{quote(function, safe='')}/invocations", {"Qualifier": qualifier})
     headers = {**signed_headers(server, settings.access_key_id, "lambda"), "Content-Type": "application/json"}
+    if tenant_id is not None:
+        headers["X-Amz-Tenant-Id"] = tenant_id
     return exchange(server, "POST", path, event, headers)
 
 

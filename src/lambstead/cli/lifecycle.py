@@ -45,6 +45,12 @@ def up(
             help="auto, sandbox, landlock or process; see `lambstead doctor`.  [default: auto]",
         ),
     ] = None,
+    time_skip: Annotated[
+        bool, typer.Option("--time-skip", help="Durable executions skip the time in which they only wait.")
+    ] = False,
+    chaos: Annotated[
+        bool, typer.Option("--chaos", help="Let `lambstead chaos` break things.  [default: refused]")
+    ] = False,
 ) -> None:
     """Serve in the foreground until SIGINT (Ctrl-C) or SIGTERM.
 
@@ -59,6 +65,7 @@ def up(
       lambstead up --profile faithful
       lambstead up --isolation sandbox
       lambstead up --gateways 4
+      lambstead up --time-skip --chaos
     """
     settings = settings_for(
         data,
@@ -68,6 +75,8 @@ def up(
         agent_link=agent_link,
         profile=profile,
         isolation=isolation,
+        time_skip=time_skip or None,
+        chaos=chaos or None,
     )
     _refuse_second_server(settings)
     _prepare_data_dir(settings)

@@ -12,7 +12,20 @@ import sys
 
 import typer
 
-from lambstead.cli import diagnosis, environment, invocation, lifecycle, logs, runtimes, schedules, simulation, status
+from lambstead.cli import (
+    chaos,
+    diagnosis,
+    durable,
+    environment,
+    invocation,
+    lifecycle,
+    logs,
+    runtimes,
+    schedules,
+    simulation,
+    status,
+    top,
+)
 from lambstead.cli.failures import CommandFailed
 from lambstead.config import SettingsError
 
@@ -28,12 +41,15 @@ app.command("up")(lifecycle.up)
 app.command("down")(lifecycle.down)
 app.command("env")(environment.env)
 app.command("status")(status.status)
+app.command("top")(top.top)
 app.command("logs")(logs.logs)
 app.command("invoke")(invocation.invoke)
 app.command("doctor")(diagnosis.doctor)
 app.add_typer(runtimes.app, name="runtime")
 app.command("simulate")(simulation.simulate)
 app.add_typer(schedules.app, name="schedule")
+app.add_typer(durable.app, name="durable")
+app.add_typer(chaos.app, name="chaos")
 app.command("reset")(lifecycle.reset)
 
 

@@ -22,7 +22,7 @@ def simulate(
     ] = None,
     plot: Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Also draw it, as .png or .svg.")] = None,
 ) -> None:
-    """Play a scenario of load and faults against the scaling that the server uses.
+    """Play load and faults against the server's own scaling.
 
     The same decisions as in a running server, over a virtual clock: throttles, utilization, cost and scaling
     lag of fleets that no machine here could hold. Nothing is started and no server is needed.

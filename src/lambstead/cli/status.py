@@ -19,6 +19,7 @@ class EnvironmentStatus(TypedDict):
     id: str
     function: str
     version: str
+    tenant: str | None
     phase: str
     slots: int
     busy: int
@@ -35,6 +36,7 @@ class InstanceStatus(TypedDict):
     vcpus: float | None
     memory_mb: int | None
     """None, as `vcpus`, where on-demand functions run: their instance has no size."""
+    usd_per_hour: NotRequired[float | None]
     environments: list[EnvironmentStatus]
     cpu_utilization: float | None
     memory_bytes: int | None
@@ -101,6 +103,8 @@ class VersionScaling(TypedDict):
     version: str
     desired: int
     ready: int
+    slots_in_use: float
+    cpu_utilization: float | None
     because: str
     obstacle: Obstacle | None
     throttles: dict[str, int]
@@ -125,6 +129,8 @@ class Status(TypedDict):
     """Invocations refused with 429 since the server started."""
     scaling: NotRequired[list[VersionScaling]]
     durable: NotRequired[DurableStatus]
+    waiting: NotRequired[dict[str, int]]
+    """Invocations that wait for a slot, by function and version."""
     decisions: list[Decision]
 
 
@@ -228,7 +234,8 @@ def _add_provider(tree: "Tree", provider: ProviderStatus) -> None:
         leaf = branch.add(_line(instance["id"], instance["phase"], _size(instance)))
         for each in instance["environments"]:
             because = f" · {each['because']}" if each.get("because") else ""
-            slots = f"{each['function']}:{each['version']} · {each['busy']} of {each['slots']} slots busy"
+            tenant = f" for {each['tenant']}" if each["tenant"] else ""
+            slots = f"{each['function']}:{each['version']}{tenant} · {each['busy']} of {each['slots']} slots busy"
             facts = " · ".join([slots, *_taken(each)])
             leaf.add(_line(each["id"], each["phase"], facts + because))
 

@@ -1,6 +1,6 @@
-"""Writes the system log of capacity providers: one file per provider, one JSON object per line.
+"""Writes the system log of capacity providers: one log stream per provider and day, one JSON object per line.
 
-Kept beside the logs of functions, in a folder that no function can be named after. A line that cannot be written is dropped, as AWS drops what the
+Kept as the logs of functions are (`core.log_streams`), in a folder that no function can be named after, so that CloudWatch's API finds it. A line that cannot be written is dropped, as AWS drops what the
 operator role may not write: no instance waits for its log.
 """
 
@@ -14,18 +14,17 @@ import msgspec
 from lambstead.core.arn import Realm
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.fleet import Instance
-from lambstead.core.provider_log import InstanceEvent, record
+from lambstead.core.log_streams import GROUP_SUFFIX, PROVIDERS_FOLDER, TIMES_SUFFIX, file_name, stamp
+from lambstead.core.provider_log import InstanceEvent, log_group, log_stream, record
 
 log = logging.getLogger(__name__)
-
-FOLDER = "capacity.providers"
 
 
 class ProviderLog:
     """See the module."""
 
     def __init__(self, logs: Path, realm: Realm, now: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
-        self._folder = logs / FOLDER
+        self._folder = logs / PROVIDERS_FOLDER
         self._realm = realm
         self._now = now
         self._providers: dict[str, CapacityProvider] = {}
@@ -45,8 +44,18 @@ class ProviderLog:
         if line is None:
             return
         try:
-            self._folder.mkdir(parents=True, exist_ok=True)
-            with (self._folder / f"{provider.name}.log").open("ab") as file:
-                file.write(msgspec.json.encode(line) + b"\n")
+            self._append(provider, msgspec.json.encode(line) + b"\n")
         except OSError as exc:
             log.warning("provider-log-unwritable", extra={"provider": provider.name, "because": str(exc)})
+
+    def _append(self, provider: CapacityProvider, line: bytes) -> None:
+        now, group = self._now(), log_group(provider)
+        path = self._folder / file_name(log_stream(provider, now))
+        if not path.exists():
+            self._folder.mkdir(parents=True, exist_ok=True)
+            path.with_suffix(GROUP_SUFFIX).write_text(group)
+        with path.open("ab") as file, path.with_suffix(TIMES_SUFFIX).open("ab") as times:
+            # First the stamp: a line never stands without its time.
+            times.write(stamp(file.tell(), int(now.timestamp() * 1000)))
+            times.flush()
+            file.write(line)

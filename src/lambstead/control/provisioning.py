@@ -52,7 +52,7 @@ from lambstead.core.orders import (
 )
 from lambstead.core.provider_log import InstanceEvent
 from lambstead.core.reconcile import next_look, plan
-from lambstead.drivers.port import Driver
+from lambstead.drivers.port import CapacityRefused, Driver
 from lambstead.link import messages
 from lambstead.link.messages import (
     AgentHello,
@@ -69,6 +69,8 @@ from lambstead.store.port import Reader, Store
 
 log = logging.getLogger(__name__)
 
+MAX_DEPARTED = 1000
+"""Instances that are gone and still remembered, for EC2."""
 MAX_DECISIONS = 200
 """Decisions kept for `status`; older ones are in the log."""
 ALL = 1_000_000
@@ -142,6 +144,8 @@ class Provisioning:
         self.notes: dict[str, str] = {}
         """What agents had to say about environments that run, by environment id."""
         self.decisions: deque[Decision] = deque(maxlen=MAX_DECISIONS)
+        self.departed: deque[tuple[datetime, Instance]] = deque(maxlen=MAX_DEPARTED)
+        """Instances that were terminated or lost, and when; oldest first."""
         driver.on_ended(self._instance_ended)
 
     def log_path(self, environment_id: str) -> Path | None:
@@ -284,9 +288,20 @@ class Provisioning:
     async def _launch(self, instance: Instance) -> None:
         try:
             await self._driver.launch(instance)
+        except CapacityRefused as exc:
+            self._decide(f"{instance.id} cannot be had", exc.reason.text)
+            self._provider_log.write(InstanceEvent.LAUNCH_FAILED, instance, exc.reason.text)
+            self.fleet = self.fleet.instance_gone(instance.id, datetime.now(UTC), exc.reason)
+            self._agents.forget(instance.id)
+            self._poke()
         except OSError as exc:
             log.exception("launch-failed", extra={"instance": instance.id})
             self._instance_ended(instance.id, f"the error that it could not be started: {exc}")
+
+    def forget_refusals(self) -> None:
+        """Launches that failed before may succeed now: try them at once."""
+        self.fleet = self.fleet.launches_may_succeed()
+        self._poke()
 
     def _phase(self, environment_id: str, phase: Phase) -> bool:
         """True if the environment is still there and before `phase`: reports may have overtaken the plan."""
@@ -416,6 +431,7 @@ class Provisioning:
                 self._provider_log.write(InstanceEvent.HEALTH_CHECK_FAILED, instance, f"its agent ended with {how}")
         if instance.phase is not InstancePhase.TERMINATING:
             self._decide(f"{instance_id} is lost", f"its agent ended with {how}")
+        self.departed.append((datetime.now(UTC), instance))
         lost = [environment.id for environment in self.fleet.on(instance_id)]
         self.fleet = self.fleet.instance_gone(instance_id, datetime.now(UTC))
         self._forget_environments(lost)

@@ -203,7 +203,7 @@ class Schedules:
             payload=call.payload or b"{}",
             trace_id=trace_header("", now, str(uuid.uuid4())),
             client_context=call.client_context,
-            tenant_id="",
+            tenant_id=call.tenant_id,
         )
         # A function error is an answer of Invoke like any other: the schedule has done its part.
         log.info("schedule-invoked", extra={"schedule": invocation.schedule_arn, "is_error": answer.is_error})

@@ -1,6 +1,5 @@
 """What an agent is told when it shall start an environment: code and layers on disk, variables, limits, where to log."""
 
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,7 @@ from lambstead.core.errors import InvalidRuntime
 from lambstead.core.fleet import Environment
 from lambstead.core.functions import Configuration, Publication
 from lambstead.core.images import NOT_RUN
-from lambstead.core.log_streams import GROUP_SUFFIX, default_group, file_name
+from lambstead.core.log_streams import GROUP_SUFFIX, default_group, file_name, stream_of
 from lambstead.core.platform_records import LogOf
 from lambstead.link import messages
 from lambstead.store.port import Packages
@@ -123,7 +122,7 @@ class Starting:
         configuration, key = publication.configuration, environment.key
         managed = configuration.managed is not None
         started = datetime.now(UTC)
-        stream = f"{started:%Y/%m/%d}/[{key.version}]{secrets.token_hex(16)}"
+        stream = stream_of(environment.instance_id, environment.id, key.version, started)
         path = self._logs / key.function / file_name(stream)
         path.parent.mkdir(parents=True, exist_ok=True)
         if configuration.logging.group != default_group(key.function):
@@ -159,6 +158,7 @@ class Starting:
             endpoint_url=self._endpoint_url,
             layers_path=str(layers or ""),
             egress=egress,
+            tenant_id=key.tenant_id,
         )
 
 

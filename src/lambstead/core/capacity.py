@@ -78,8 +78,12 @@ class CapacityProvider:
 
         Without an EC2 to ask, the n-th subnet stands in the n-th zone of the region (a, b, c, then a again).
         """
+        return tuple(dict.fromkeys(zone for zone, _ in self.subnets_by_zone(region)))
+
+    def subnets_by_zone(self, region: str) -> list[tuple[str, str]]:
+        """The zone of each subnet, and the subnet, in their order."""
         letters = "abc"
-        return tuple(dict.fromkeys(f"{region}{letters[n % len(letters)]}" for n in range(len(self.subnets))))
+        return [(f"{region}{letters[n % len(letters)]}", subnet) for n, subnet in enumerate(self.subnets)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class Desired:
     providers: Mapping[str, CapacityProvider]
     region: str
     on_demand: Mapping[PublicationKey, int]
-    """Standard publications: invocations that run in or wait for an environment now."""
+    """Standard publications, of each tenant if they isolate tenants: invocations that run in or wait for an environment now."""
     provisioned: tuple["Provision", ...] = ()
     scaled: Mapping[tuple[str, str], int] = field(default_factory=dict)
     """Environments that scaling wants, by function and version; a version that is not named wants its minimum."""

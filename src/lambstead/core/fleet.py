@@ -14,18 +14,27 @@ from datetime import datetime, timedelta
 
 from lambstead.core.catalogue import InstanceType
 from lambstead.core.errors import IllegalTransition
+from lambstead.core.functions import Reason
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class PublicationKey:
-    """Which publication an environment runs."""
+    """Which publication an environment runs, and for which tenant if its function isolates tenants."""
 
     function: str
     version: str
     number: int
+    tenant_id: str = ""
+    """The tenant whose invocations it runs, and nobody else's; empty without tenant isolation."""
 
     def __str__(self) -> str:
-        return f"{self.function}:{self.version}"
+        tenant = f" for tenant {self.tenant_id}" if self.tenant_id else ""
+        return f"{self.function}:{self.version}{tenant}"
+
+    @property
+    def for_all(self) -> "PublicationKey":
+        """The publication, whatever the tenant."""
+        return replace(self, tenant_id="") if self.tenant_id else self
 
 
 class InstancePhase(enum.StrEnum):
@@ -111,6 +120,8 @@ class Failure:
 
     count: int
     at: datetime
+    reason: Reason | None = None
+    """Why the latest one failed, where capacity was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,15 +180,15 @@ class Fleet:
         cleared = {p: f for p, f in self.launch_failures.items() if p != place}
         return replace(self, launch_failures=cleared).with_instance(replace(instance, phase=InstancePhase.RUNNING))
 
-    def instance_gone(self, instance_id: str, now: datetime) -> "Fleet":
-        """The instance is terminated or lost, and with it every environment on it."""
+    def instance_gone(self, instance_id: str, now: datetime, refused: Reason | None = None) -> "Fleet":
+        """The instance is terminated or lost, and with it every environment on it; `refused` if it could not be had."""
         lost = self.instances.get(instance_id)
         if lost is None:
             return self
         failures = self.launch_failures
         if lost.phase is InstancePhase.LAUNCHING:
             place = (lost.provider, lost.zone)
-            failures = {**failures, place: _once_more(failures.get(place), now)}
+            failures = {**failures, place: _once_more(failures.get(place), now, refused)}
         return replace(
             self,
             launch_failures=failures,
@@ -188,7 +199,7 @@ class Fleet:
     def environment_ready(self, environment_id: str, now: datetime) -> "Fleet":
         """Init is complete. An environment that is to be stopped meanwhile stays so."""
         environment = self._environment(environment_id)
-        cleared = {k: f for k, f in self.failures.items() if k != environment.key}
+        cleared = {k: f for k, f in self.failures.items() if k != environment.key.for_all}
         if environment.phase is not Phase.STARTING:
             return self
         ready = replace(environment, phase=Phase.READY, used_at=now)
@@ -199,9 +210,9 @@ class Fleet:
         gone = self.environments.get(environment_id)
         if gone is None:
             return self
-        failures = (
-            {**self.failures, gone.key: _once_more(self.failures.get(gone.key), now)} if failed else self.failures
-        )
+        # Of a publication, not of a tenant: there is no end of tenants.
+        key = gone.key.for_all
+        failures = {**self.failures, key: _once_more(self.failures.get(key), now)} if failed else self.failures
         rest = {k: e for k, e in self.environments.items() if k != environment_id}
         after = replace(self, environments=rest, failures=failures)
         instance = self.instances.get(gone.instance_id)
@@ -213,6 +224,10 @@ class Fleet:
         """Workers of the environment died."""
         environment = self._environment(environment_id)
         return self.with_environment(replace(environment, slots_lost=environment.slots - slots_left))
+
+    def launches_may_succeed(self) -> "Fleet":
+        """What stood in the way of launches is gone: they are tried at once."""
+        return replace(self, launch_failures={})
 
     def measured(self, readings: Mapping[str, Reading]) -> "Fleet":
         """Readings by environment id; those of environments that are gone are dropped."""
@@ -256,5 +271,5 @@ class Fleet:
             raise IllegalTransition(f"there is no environment {environment_id}") from exc
 
 
-def _once_more(failure: Failure | None, now: datetime) -> Failure:
-    return Failure((failure.count if failure else 0) + 1, now)
+def _once_more(failure: Failure | None, now: datetime, reason: Reason | None = None) -> Failure:
+    return Failure((failure.count if failure else 0) + 1, now, reason)

@@ -27,6 +27,7 @@ from lambstead.core.capacity import Sizing
 from lambstead.core.durable.model import DurableConfig
 from lambstead.core.errors import IllegalTransition, PreconditionFailed, ResourceConflict
 from lambstead.core.scaling import ScalingBounds
+from lambstead.core.tenancy import TenantIsolationMode
 
 
 class State(enum.StrEnum):
@@ -129,6 +130,8 @@ class Configuration:
     """In the order in which they are laid over one another; a later one's file hides an earlier one's."""
     durable: DurableConfig | None = None
     """How long its executions may take and are kept; None for a function that is not durable."""
+    tenant_isolation_mode: TenantIsolationMode | None = None
+    """Whether tenants have environments of their own; as the function was created, for good."""
     recorded: Mapping[str, Any] = field(default_factory=dict)
     """Members of the API that have no rule here, as given (VpcConfig, TracingConfig, KMSKeyArn, …)."""  # Any: API documents
 

@@ -8,21 +8,40 @@ Whoever appends lines writes a stamp first, so a line never stands without its t
 be a little out of order; `Times` puts them in order and lets time only grow, so that a reader can go on from where it stopped.
 """
 
+import hashlib
 import struct
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import accumulate
 from pathlib import PurePath
 
 LOG_SUFFIX, TIMES_SUFFIX, GROUP_SUFFIX = ".log", ".times", ".group"
 _STAMP = struct.Struct("<QQ")
 STAMP_BYTES = _STAMP.size
+PROVIDERS_FOLDER = "capacity.providers"
+"""Instead of a function's: the system logs of capacity providers. No function can have this name."""
 
 
 def default_group(function: str) -> str:
     """The log group of a function that names no other."""
     return f"/aws/lambda/{function}"
+
+
+def stream_of(instance_id: str, environment_id: str, version: str, started: datetime) -> str:
+    """The log stream of an environment, in AWS's form `2026/11/21/[1]4f…`; its 32 digits are the environment's mark."""
+    return f"{started:%Y/%m/%d}/[{version}]{environment_mark(instance_id, environment_id)}"
+
+
+def instance_mark(instance_id: str) -> str:
+    """The first 16 digits in the names of the log streams of an instance's environments."""
+    return hashlib.sha256(instance_id.encode()).hexdigest()[:16]
+
+
+def environment_mark(instance_id: str, environment_id: str) -> str:
+    """The 32 digits in the name of an environment's log stream. Every process of it knows that name, so it can be found by them."""
+    return instance_mark(instance_id) + hashlib.sha256(environment_id.encode()).hexdigest()[:16]
 
 
 def file_name(stream: str) -> str:

@@ -76,6 +76,18 @@ def place(demand: Demand, provider: CapacityProvider, zones: tuple[str, ...], dr
     return Nowhere("CapacityProviderScalingLimitExceeded", LIMIT_REACHED)
 
 
+def place_on_existing(demand: Demand, provider: CapacityProvider, draft: Draft) -> OnInstance | None:
+    """Where the next environment goes while no instance can be launched in any zone: wherever there is room."""
+    roomy = [i for i in draft.open(provider.name) if has_room(i, demand, draft)]
+    if not roomy:
+        return None
+    # Launches are refused by zone, so the spread over those there are is kept as far as it goes.
+    zones = tuple(sorted({i.zone for i in roomy}))
+    best = emptiest_zone(demand.key, zones, draft)
+    there = [i for i in roomy if i.zone == best]
+    return OnInstance(_fullest(there, draft), f"no instance can be launched now, {best} has room")
+
+
 def emptiest_zone(key: PublicationKey, zones: tuple[str, ...], draft: Draft) -> str:
     """The zone that has fewest environments of the publication; the first of several."""
     population = draft.population(key, zones)

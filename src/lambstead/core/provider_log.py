@@ -5,6 +5,7 @@ other texts are ours, in their manner, and give the reason of the decision.
 """
 
 import enum
+import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Literal
@@ -20,6 +21,19 @@ class InstanceEvent(enum.StrEnum):
     TERMINATING = "Terminating"
     TERMINATED = "Terminated"
     HEALTH_CHECK_FAILED = "HealthCheckFailed"
+
+
+def log_group(provider: CapacityProvider) -> str:
+    """Where the provider's log goes: the group it names, or its own."""
+    configured = (provider.telemetry or {}).get("LoggingConfig") or {}
+    return str(configured.get("LogGroup") or f"/aws/lambda/capacity-provider/{provider.name}")
+
+
+def log_stream(provider: CapacityProvider, now: datetime) -> str:
+    """One a day; another one in a group that is not the provider's own. AWS does not say how it names them."""
+    group = log_group(provider)
+    own = group == f"/aws/lambda/capacity-provider/{provider.name}"
+    return f"{now.astimezone(UTC):%Y/%m/%d}/[{provider.name}]{'' if own else f'{zlib.crc32(group.encode()):08x}'}"
 
 
 FAILURES = frozenset({InstanceEvent.LAUNCH_FAILED, InstanceEvent.HEALTH_CHECK_FAILED})

@@ -15,7 +15,15 @@ from lambstead.core.draft import Draft
 from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase
 from lambstead.core.functions import CAPACITY_CODES, FunctionVersion, Publication, Reason, State, UpdateStatus
 from lambstead.core.orders import NoteDrained, NoteFailed, NoteObstacle, NoteReady, NoteRemoved, NoteRetry, Order
-from lambstead.core.placement import Demand, Nowhere, OnInstance, OnNewInstance, emptiest_zone, place
+from lambstead.core.placement import (
+    Demand,
+    Nowhere,
+    OnInstance,
+    OnNewInstance,
+    emptiest_zone,
+    place,
+    place_on_existing,
+)
 from lambstead.core.planning import Planning
 from lambstead.core.scaling import ScalingBounds
 from lambstead.core.standard_plan import StandardPlan
@@ -25,9 +33,21 @@ LAUNCH_LIMIT = timedelta(seconds=60)
 
 
 def plan(desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now: datetime) -> list[Order]:
-    """Everything to do now. `ids` yields fresh ids for instances and environments."""
-    draft = Draft(fleet, retiring(desired, fleet, policy, now))
-    planning = Planning(desired, draft, policy, ids, now)
+    """Everything to do now. `ids` yields fresh ids for instances and environments.
+
+    An old instance is replaced only where there is room for what takes its place: without it the old one serves on.
+    """
+    old = retiring(desired, fleet, policy, now)
+    planning, full = _planned(Planning(desired, Draft(fleet, old), policy, ids, now))
+    irreplaceable = {each for each in old if fleet.instances[each].provider in full}
+    if irreplaceable:
+        planning, _ = _planned(Planning(desired, Draft(fleet, old - irreplaceable), policy, ids, now))
+    return planning.orders
+
+
+def _planned(planning: Planning) -> tuple[Planning, set[str]]:
+    """The planning with all its orders, and the providers on which something found no room."""
+    desired, draft = planning.desired, planning.draft
     # First, for only of environments that drained before this plan was begun is it certain that `busy` grows no more.
     _stop_drained(planning)
     wanted = {key_of(v, p) for v in desired.versions for p in _publications(v)}
@@ -44,11 +64,11 @@ def plan(desired: Desired, fleet: Fleet, policy: Policy, ids: Iterator[str], now
     managed.note_obstacles()
     standard.note_allocations()
     for environment in list(draft.environments.values()):
-        if environment.key not in wanted:
+        if environment.key.for_all not in wanted:
             _drain_unwanted(planning, environment)
     standard.make_room()
     _terminate_idle(planning)
-    return planning.orders
+    return planning, managed.full
 
 
 def retiring(desired: Desired, fleet: Fleet, policy: Policy, now: datetime) -> frozenset[str]:
@@ -71,6 +91,8 @@ class _ManagedPlan:
         self._planning = planning
         self._obstacles: dict[tuple[str, str], Reason] = {}
         self._retried: set[str] = set()
+        self.full: set[str] = set()
+        """Providers on which an environment found no room, and none is coming."""
 
     def provide(self, version: FunctionVersion, publication: Publication) -> None:
         """Bring one publication to what scaling wants, replace what is damaged or too old, and note what became of it."""
@@ -141,12 +163,20 @@ class _ManagedPlan:
         planning = self._planning
         provider = planning.desired.providers[_provider(publication)]
         zones = self._zones(provider)
-        if not zones:
-            return False
         demand = _demand(version, publication)
+        if not zones:
+            existing = place_on_existing(demand, provider, planning.draft)
+            if existing is not None:
+                planning.start(existing.instance, demand, publication, existing.because)
+                return True
+            refusal = self._refusal(provider)
+            if refusal is not None:
+                self._held(version, publication, missing, refusal)
+            return False
         match place(demand, provider, zones, planning.draft):
             case Nowhere(code, text):
                 if not self._make_room(provider.name):
+                    self.full.add(provider.name)
                     self._held(version, publication, missing, Reason(code, text))
                 return False
             case OnInstance(instance, because):
@@ -184,6 +214,13 @@ class _ManagedPlan:
             if planning.policy.may_retry(draft.launch_failures.get((provider.name, zone)), planning.now)
         )
 
+    def _refusal(self, provider: CapacityProvider) -> Reason | None:
+        """Why no zone of the provider gives an instance; None unless capacity was refused in each."""
+        failures = self._planning.draft.launch_failures
+        found = [failures.get((provider.name, zone)) for zone in provider.zones(self._planning.desired.region)]
+        reasons = [failure.reason for failure in found if failure is not None and failure.reason is not None]
+        return reasons[0] if reasons and len(reasons) == len(found) else None
+
     def _make_room(self, provider: str) -> bool:
         """Terminate instances that stand idle, because their vCPUs are needed; whether room is coming, from these or from earlier ones."""
         draft = self._planning.draft
@@ -201,6 +238,9 @@ class _ManagedPlan:
         if provider.name in self._retried or planning.draft.running(key_of(version, publication)):
             return
         demand = _demand(version, publication)
+        zones = self._zones(provider)
+        if not zones:
+            return
         trial = Planning(
             planning.desired,
             planning.draft.copy(),
@@ -209,7 +249,7 @@ class _ManagedPlan:
             planning.now,
         )
         for _ in range(planning.policy.bounds(version).minimum):
-            match place(demand, provider, provider.zones(planning.desired.region), trial.draft):
+            match place(demand, provider, zones, trial.draft):
                 case Nowhere():
                     return
                 case OnInstance(instance, because):

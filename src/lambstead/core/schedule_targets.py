@@ -27,6 +27,7 @@ from lambstead.core.errors import (
     ValidationError,
 )
 from lambstead.core.event_queue import MAX_ERROR_MESSAGE_BYTES, MAX_PAYLOAD_BYTES, Delivery, RetryPolicy
+from lambstead.core.tenancy import is_tenant_id
 
 UNIVERSAL_INVOKE = "arn:aws:scheduler:::aws-sdk:lambda:invoke"
 DEFAULT_EVENT_AGE = timedelta(days=1)
@@ -38,6 +39,7 @@ SUPPORTED = (
 )
 _UNIVERSAL_MEMBERS = (
     *("FunctionName", "InvocationType", "Payload", "Qualifier", "ClientContext", "LogType", "DurableExecutionName"),
+    "TenantId",
 )
 _LASTING = (
     AccessDenied,
@@ -75,6 +77,7 @@ class TargetCall:
     """JSON text."""
     execution_name: str | None = None
     """Of the durable execution that is to be started."""
+    tenant_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +175,8 @@ def _universal_call(text: str | None, realm: Realm) -> TargetCall:
         raise ValidationError(f"InvocationType {kind} makes no sense in a schedule: use Event or RequestResponse.")
     if "DurableExecutionName" in given and kind != "Event":
         raise ValidationError("DurableExecutionName is taken from a schedule with InvocationType Event only.")
+    if "TenantId" in given and not is_tenant_id(given["TenantId"]):
+        raise ValidationError("TenantId takes 1 to 256 letters, digits, spaces and any of . _ : / = + - @.")
     payload = given.get("Payload", "")
     try:
         _json(payload or "{}")
@@ -185,6 +190,7 @@ def _universal_call(text: str | None, realm: Realm) -> TargetCall:
         kind == "RequestResponse",
         client_context,
         given.get("DurableExecutionName"),
+        given.get("TenantId", ""),
     )
 
 

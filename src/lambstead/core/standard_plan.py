@@ -1,4 +1,7 @@
-"""Environments of standard functions, on machines of Lambda's own: one per invocation, and those of provisioned concurrency."""
+"""Environments of standard functions, on machines of Lambda's own: one per invocation, and those of provisioned concurrency.
+
+A tenant's environments are planned for the tenant alone, as if each were a publication of its own; the limit holds for all together.
+"""
 
 from collections import Counter
 from datetime import datetime
@@ -27,11 +30,18 @@ class StandardPlan:
         for provision in planning.desired.provisioned:
             for version, count in provision.shares.items():
                 self._provisioned[provision.config.function, version] += count
+        self._tenants: dict[PublicationKey, set[PublicationKey]] = {}
+        """Of a publication: its tenants that have invocations or environments."""
+        for key in (*planning.desired.on_demand, *(e.key for e in planning.draft.environments.values())):
+            if key.tenant_id:
+                self._tenants.setdefault(key.for_all, set()).add(key)
 
     def provide(self, key: PublicationKey, publication: Publication) -> None:
         """What one publication should have."""
         self._provide_provisioned(key, publication)
         self._provide_on_demand(key, publication)
+        for tenant in sorted(self._tenants.get(key, ())):
+            self._provide_on_demand(tenant, publication)
 
     def _provide_provisioned(self, key: PublicationKey, publication: Publication) -> None:
         """As many environments as are provisioned, within the limit; surplus ones end, in use or not."""

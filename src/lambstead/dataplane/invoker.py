@@ -20,6 +20,7 @@ from lambstead.core.errors import DomainError, NeedsOrdinaryWay, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
 from lambstead.core.streaming import BYTES_PER_SECOND
+from lambstead.core.tenancy import check_tenant
 from lambstead.core.throttles import Cause, Throttles, throttled
 from lambstead.dataplane.lane import Lane, Link, Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
@@ -67,13 +68,16 @@ class Invoker:
         records: PlatformRecords,
         throttles: Throttles,
         demand_changed: Callable[[], None],
+        refusal: Callable[[str, str], TooManyRequests | None] | None = None,
     ) -> None:
+        """`refusal` may refuse invocations of a function and version before anything else is looked at: faults on demand."""
         self._throttles = throttles
         self._routes = routes
         self._realm = realm
         self._limits = limits
         self._records = records
         self._demand_changed = demand_changed
+        self._refusal = refusal
         self._lanes: dict[PublicationKey, Lane] = {}
         self._standard: set[PublicationKey] = set()
         self._ledger = Ledger()
@@ -146,11 +150,17 @@ class Invoker:
     def submit(self, target: Target, invocation: Invocation, settle: Settle, stream: Parts | None = None) -> None:
         """Run one event; `settle` hears how it ended, exactly once, after `stream` got the parts of an answer that came in parts.
 
-        Raises TooManyRequests when the function's or the account's concurrency is used up, or too many wait already.
+        Raises TooManyRequests when the function's or the account's concurrency is used up, or too many wait already, and
+        InvalidParameterValue unless a tenant is named exactly if the function isolates tenants.
         """
-        lane = self._lane_of(target)
+        refused = self._refusal(target.function, target.version) if self._refusal is not None else None
+        if refused is not None:
+            raise refused
+        check_tenant(target.publication.configuration.tenant_isolation_mode, invocation.tenant_id)
         if target.publication.configuration.managed is not None:
-            lane.submit(target, invocation, settle, stream)  # only slots count on a capacity provider
+            self._lane_of(target, "").submit(
+                target, invocation, settle, stream
+            )  # only slots count on a capacity provider
             return
         held = self._admit(target)
 
@@ -159,13 +169,13 @@ class Invoker:
             settle(outcome)
 
         try:
-            lane.submit(target, invocation, settled, stream)
+            self._lane_of(target, invocation.tenant_id).submit(target, invocation, settled, stream)
         except TooManyRequests:
             self._ledger.settle(held)
             raise
 
-    def _lane_of(self, target: Target) -> Lane:
-        key = PublicationKey(target.function, target.version, target.publication.number)
+    def _lane_of(self, target: Target, tenant_id: str) -> Lane:
+        key = PublicationKey(target.function, target.version, target.publication.number, tenant_id)
         return self._lanes.get(key) or self._lane(key, managed=target.publication.configuration.managed is not None)
 
     def _admit(self, target: Target) -> Held:
@@ -213,7 +223,7 @@ class Invoker:
             expected.lane.answer_waiting(error_type, document)
 
     def demand(self) -> dict[PublicationKey, int]:
-        """Standard publications with invocations that run or wait, and how many."""
+        """Standard publications, of each tenant if they isolate tenants, with invocations that run or wait, and how many."""
         lanes = (self._lanes[key] for key in self._standard if key in self._lanes)
         return {lane.key: count for lane in lanes if (count := lane.pool.running + lane.pool.waiting)}
 
@@ -286,7 +296,7 @@ class Invoker:
             target = replace(waiting.target, publication=version.serving)
             try:
                 # Not through `submit`: its share of the function's concurrency is held until it is settled, wherever that is.
-                self._lane_of(target).submit(target, waiting.invocation, waiting.settle, waiting.stream)
+                self._lane_of(target, key.tenant_id).submit(target, waiting.invocation, waiting.settle, waiting.stream)
             except DomainError as error:
                 waiting.settle(error)
         self._drop_if_unused(lane)

@@ -1,4 +1,4 @@
-"""The invoke path of one publication: its pool of slots, the links to its environments, and every invocation that waits or runs.
+"""The invoke path of one publication, of one tenant if it isolates tenants: its pool of slots, the links to its environments, and every invocation that waits or runs.
 
 Each admitted invocation is settled exactly once: by the function's answer, by an error of function or platform, by a refusal while it waits, by its
 deadline, or, if its environment vanished without a word, by `ServiceFailure`. Nothing here writes to the store.
@@ -100,7 +100,7 @@ class _Environment:
 
 @dataclass(slots=True)
 class Lane:
-    """Everything about one publication on the invoke path. Belongs to one event loop; no method blocks."""
+    """Everything about one publication, or one tenant of it, on the invoke path. Belongs to one event loop; no method blocks."""
 
     key: PublicationKey
     patience_s: float

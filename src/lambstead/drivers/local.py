@@ -1,7 +1,7 @@
 """Instances as processes of this machine: each agent is a child of the server.
 
 An agent ends by itself when its server is gone (its connection ends), so no instance outlives a `kill -9` of the server. When an agent is gone, whatever
-its environments left behind is found by the variable that every process of the instance carries, and killed.
+its environments left behind is found by the mark that every process of the instance carries, and killed.
 """
 
 import asyncio
@@ -92,6 +92,12 @@ class LocalDriver:
             with contextlib.suppress(ProcessLookupError):
                 process.kill()
             await asyncio.wait([watcher])
+
+    async def kill(self, instance_id: str) -> None:
+        process = self._agents.get(instance_id)
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
 
     def on_ended(self, listener: Callable[[str, str], None]) -> None:
         self._listeners.append(listener)

@@ -4,16 +4,28 @@ from collections.abc import Callable
 from typing import Protocol
 
 from lambstead.core.fleet import Instance
+from lambstead.core.functions import Reason
+
+
+class CapacityRefused(Exception):
+    """Such an instance cannot be had now; `reason` has AWS's StateReasonCode. Asking again later may succeed."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.text)
+        self.reason = reason
 
 
 class Driver(Protocol):
     """Starts and ends agents. The agent of a launched instance connects to the server and names its instance."""
 
     async def launch(self, instance: Instance) -> None:
-        """Start the instance's agent. Returns once it was started, not once it reported."""
+        """Start the instance's agent. Returns once it is being started, not once it reported. Raises CapacityRefused or OSError."""
 
     async def terminate(self, instance_id: str) -> None:
         """End the agent and everything it started; returns once nothing is left. An unknown instance is ended already."""
+
+    async def kill(self, instance_id: str) -> None:
+        """End the agent at once and without a word, as a machine does that loses its power. `on_ended` follows."""
 
     def on_ended(self, listener: Callable[[str, str], None]) -> None:
         """Call `listener` with the id of each instance whose agent ended, by order or not, and how it ended."""

@@ -3,7 +3,7 @@
     python -m lambstead.instance.agent (--socket PATH | --server HOST:PORT) --instance-id i-... --state-dir DIR [--runtimes-dir DIR]
         [--isolation LEVEL]
 
-It connects to the server's socket, says AgentHello and obeys StartEnvironment, StopEnvironment and StopAgent. It keeps nothing that must
+It connects to the server's socket, says AgentHello and obeys the orders of `link.messages.ToAgent`. It keeps nothing that must
 survive: when the server's end closes, or on SIGTERM or SIGINT, every environment is ended at once and the agent exits. If the agent itself is
 killed, the kernel kills its environments (see `runtimes.confinement`).
 """
@@ -34,6 +34,8 @@ from lambstead.link.frames import PROTOCOL_VERSION, Frame, Kind
 from lambstead.link.messages import (
     AgentHello,
     FromAgent,
+    KillEnvironment,
+    KillWorker,
     StartEnvironment,
     StopAgent,
     StopEnvironment,
@@ -94,6 +96,8 @@ class Agent:
                 # One that is gone already has been reported; the order crossed that report.
                 if environment_id in self._environments:
                     self._environments[environment_id].stop(because)
+            case KillEnvironment(environment_id) | KillWorker(environment_id):
+                self._kill(message)
             case StopAgent(because=because):
                 self._end(because)
             case _:
@@ -108,6 +112,18 @@ class Agent:
         environment = Environment(start, self._host, self._send)
         self._environments[start.environment_id] = environment
         self._tasks[start.environment_id] = asyncio.create_task(self._live(start.environment_id, environment))
+
+    def _kill(self, order: KillEnvironment | KillWorker) -> None:
+        from lambstead.instance import faults  # psutil's import would slow every start of an agent
+
+        environment = self._environments.get(order.environment_id)
+        pid = environment.runtime_pid if environment is not None else None
+        if pid is None:
+            return  # gone already
+        if isinstance(order, KillEnvironment):
+            faults.kill_runtime(pid)
+        else:
+            faults.kill_worker(pid)
 
     async def _live(self, environment_id: str, environment: Environment) -> None:
         try:

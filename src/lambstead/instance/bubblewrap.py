@@ -112,7 +112,7 @@ def _options(wish: Wish, places: Places, isolation: Isolation, fds: _Descriptors
     yield from _configuration(isolation, fds)
     # Read-only: started by root, the function's user is root to the kernel's own files there (sysctl, sysrq), whatever it is called inside.
     yield from ("--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev")
-    yield from ("--perms", "0700", "--size", str(wish.limits.temp_bytes), "--tmpfs", str(TEMP_DIR))
+    yield from ("--perms", "1777", "--size", str(wish.limits.temp_bytes), "--tmpfs", str(TEMP_DIR))
     yield from ("--ro-bind", str(places.code), str(TASK_ROOT))
     yield from _layers(places)
     for inside, path in places.shown.items():
@@ -132,6 +132,14 @@ def _system() -> Iterator[str]:
             yield from ("--symlink", os.readlink(path), str(path))
         elif path.is_dir():
             yield from ("--ro-bind", str(path), str(path))
+    yield from _shell()
+
+
+def _shell() -> Iterator[str]:
+    """AWS's `/bin/sh` is Bash, and the bootstrap of its own tutorial asks for `pipefail`. Where ours is dash, Bash takes its place."""
+    shell, bash = Path("/bin/sh").resolve(), shutil.which("bash")
+    if shell.name == "dash" and bash is not None:
+        yield from ("--ro-bind", bash, str(shell))
 
 
 def _configuration(isolation: Isolation, fds: _Descriptors) -> Iterator[str]:

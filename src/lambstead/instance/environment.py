@@ -24,6 +24,7 @@ from pathlib import Path
 import msgspec
 
 from lambstead.core.limits import EnvironmentLimits
+from lambstead.core.log_streams import environment_mark
 from lambstead.core.runtime_api import Connections, InitProgress, error_document, exit_message, is_initialized
 from lambstead.instance.bubblewrap import find_program, plan_sandbox
 from lambstead.instance.cgroups import Cgroup, Cgroups, group_name
@@ -55,7 +56,7 @@ from lambstead.instance.runtimes.runtime import (
     WorkerLink,
 )
 from lambstead.instance.server_address import ServerAddress, connect, introduce
-from lambstead.instance.strays import ENVIRONMENT_VARIABLE, INSTANCE_VARIABLE
+from lambstead.instance.strays import MARKED_VARIABLE
 from lambstead.instance.worker_relay import WorkerRelay
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
@@ -121,6 +122,7 @@ class Environment:
         self._progress = asyncio.Event()
         self._ready = False
         self._main: MainProcess | None = None
+        self._mark = environment_mark(host.instance_id, start.environment_id)
         self._isolation = Isolation(host.level, start.egress)
         self.limits = EnvironmentLimits.of(
             memory_mb=start.memory_mb,
@@ -154,6 +156,11 @@ class Environment:
     def main_pid(self) -> int | None:
         """The runtime's main process, while it has one."""
         return self._main.pid if self._main is not None else None
+
+    @property
+    def runtime_pid(self) -> int | None:
+        """The process that is the runtime; None before there is one."""
+        return (self._main.runtime_pid or None) if self._main is not None else None
 
     def stop(self, because: str) -> None:
         """Order the end. Returns at once; `run` returns when nothing is left."""
@@ -273,7 +280,9 @@ class Environment:
         assert platform_log is not None
         assert output is not None
         slots = self._start.max_concurrency if self._managed else 1
-        self._api = RuntimeApiServer(slots, self, platform_log, output.drain, process.connections)
+        self._api = RuntimeApiServer(
+            slots, self, platform_log, output.drain, process.connections, tenant_id=self._start.tenant_id
+        )
         return self._api
 
     def _spawn(self, process: RuntimeProcess, places: Places, api: RuntimeApiServer, status_fd: int | None) -> bool:
@@ -292,7 +301,7 @@ class Environment:
             places.layers_dir,
             process.variables,
         )
-        variables = runtime_variables(self._start, site, self._host.instance_id, Credentials.placeholder())
+        variables = runtime_variables(self._start, site, Credentials.placeholder())
         read_fd, write_fd = os.pipe()
         output.add_source(read_fd)
         inherited = [] if status_fd is None else [status_fd]
@@ -304,7 +313,7 @@ class Environment:
             inherited.append(frames_fd)
 
         def plan(gate_fd: int) -> ProcessPlan:
-            marks = {name: variables[name] for name in (ENVIRONMENT_VARIABLE, INSTANCE_VARIABLE)}
+            marks = {MARKED_VARIABLE: variables[MARKED_VARIABLE]}
             port = int(address.rpartition(":")[2])
             in_cgroup = self.cgroup is not None
             wish = Wish(
@@ -319,7 +328,7 @@ class Environment:
 
         try:
             self.cgroup = self._make_cgroup()
-            self._main = MainProcess(self._start.environment_id, self.cgroup, self._main_exited)
+            self._main = MainProcess(self._mark, self.cgroup, self._main_exited)
             self._main.start(plan, write_fd)
         except OSError as exc:
             self._end(_spawn_failure(exc, places.code))
@@ -344,6 +353,7 @@ class Environment:
         await asyncio.wait((arrival, self._ending), return_when=asyncio.FIRST_COMPLETED)
         if not arrival.done():
             arrival.cancel()
+            await asyncio.wait((arrival,))  # before the gate is closed
             return False
         try:
             listener = arrival.result()
@@ -503,7 +513,7 @@ class Environment:
         return _high_water_bytes(self._main.runtime_pid) if self._main is not None else 0
 
     def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
-        return self._main is not None and owns_connection(self._main.pid or 0, self._start.environment_id, peer, here)
+        return self._main is not None and owns_connection(self._main.pid or 0, self._mark, peer, here)
 
     # Limits
 

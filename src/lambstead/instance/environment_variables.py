@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lambstead.instance.strays import ENVIRONMENT_VARIABLE, INSTANCE_VARIABLE
+from lambstead.instance.isolation import LANG_DIR, RUNTIME_DIR, TASK_ROOT, TEMP_DIR
 from lambstead.link.messages import StartEnvironment
 
 RESERVED = frozenset(
@@ -34,8 +34,6 @@ RESERVED = frozenset(
         "AWS_SESSION_TOKEN",
         "LAMBDA_RUNTIME_DIR",
         "LAMBDA_TASK_ROOT",
-        ENVIRONMENT_VARIABLE,
-        INSTANCE_VARIABLE,
     }
 )
 """Names a customer cannot set. The control plane refuses most of them at deployment; here they are dropped."""
@@ -71,7 +69,7 @@ class RuntimeSite:
     runtime_dir: Path
     temp_path: Path
     program_dir: Path | None
-    """Of the runtime's own program; None where it has none."""
+    """Of the runtime's own program; None where it has none. With a root of its own it is in `/var/lang/bin`, as on AWS."""
     log_socket: Path | None
     """Managed-instances mode only."""
     layers: Path | None = None
@@ -80,9 +78,7 @@ class RuntimeSite:
     """The runtime's own, which a customer's of the same name replaces."""
 
 
-def runtime_variables(
-    start: StartEnvironment, site: RuntimeSite, instance_id: str, credentials: Credentials
-) -> dict[str, str]:
+def runtime_variables(start: StartEnvironment, site: RuntimeSite, credentials: Credentials) -> dict[str, str]:
     """Every variable of the runtime's main process."""
     variables = _changeable(start, site)
     variables |= {name: value for name, value in start.variables.items() if is_customers(name)}
@@ -91,7 +87,6 @@ def runtime_variables(
         variables |= _managed(start, site)
     if start.endpoint_url:
         variables.setdefault("AWS_ENDPOINT_URL", start.endpoint_url)
-    variables |= {ENVIRONMENT_VARIABLE: start.environment_id, INSTANCE_VARIABLE: instance_id}
     return variables
 
 
@@ -102,13 +97,15 @@ def is_customers(name: str) -> bool:
 
 def _changeable(start: StartEnvironment, site: RuntimeSite) -> dict[str, str]:
     opt = site.layers or Path("/opt")
-    own_programs = f"{site.program_dir}:" if site.program_dir is not None else ""
+    own_root = site.task_root == TASK_ROOT
+    program_dir = LANG_DIR / "bin" if own_root else site.program_dir
+    own_programs = f"{program_dir}:" if program_dir is not None else ""
+    own_libraries = f"{LANG_DIR}/lib:/lib64:/usr/lib64:{RUNTIME_DIR}:{RUNTIME_DIR}/lib:" if own_root else ""
     variables = {
         "LANG": "en_US.UTF-8",
-        "LC_CTYPE": "C.UTF-8",
-        "LD_LIBRARY_PATH": f"{site.task_root}:{site.task_root}/lib:{opt}/lib",
+        "LD_LIBRARY_PATH": f"{own_libraries}{site.task_root}:{site.task_root}/lib:{opt}/lib",
         "PATH": f"{own_programs}/usr/local/bin:/usr/bin/:/bin:{opt}/bin",
-        "TMPDIR": str(site.temp_path),
+        **({"TMPDIR": str(site.temp_path)} if site.temp_path != TEMP_DIR else {}),
         "TZ": ":UTC",
         "AWS_XRAY_CONTEXT_MISSING": "LOG_ERROR",
         "AWS_XRAY_DAEMON_ADDRESS": XRAY_DAEMON,

@@ -6,7 +6,7 @@ import socket
 import struct
 from pathlib import Path
 
-from lambstead.instance.strays import ENVIRONMENT_VARIABLE, find_strays
+from lambstead.instance.strays import find_strays
 
 _MAPPED = "".join(f"{part:08X}" for part in struct.unpack("=III", bytes(10) + b"\xff\xff"))
 """How the table of IPv6 begins an IPv4 address."""
@@ -30,10 +30,10 @@ def _children(pid: int) -> list[int]:
     return found
 
 
-def owns_connection(main: int, environment_id: str, peer: tuple[str, int], here: tuple[str, int]) -> bool:
+def owns_connection(main: int, mark: str, peer: tuple[str, int], here: tuple[str, int]) -> bool:
     """Whether a process of the environment holds the far end of the IPv4 connection from `peer` to `here` on this machine.
 
-    What left the family (its parent ended) is found by the environment's mark.
+    What left the family (its parent ended) is found by the environment's `mark`.
     """
     inode = _inode(peer, here)
     if inode is None:
@@ -41,7 +41,7 @@ def owns_connection(main: int, environment_id: str, peer: tuple[str, int], here:
     wanted = f"socket:[{inode}]"
     if any(_holds(pid, wanted) for pid in family(main)):
         return True
-    return any(_holds(pid, wanted) for pid in find_strays(ENVIRONMENT_VARIABLE, environment_id))
+    return any(_holds(pid, wanted) for pid in find_strays(mark))
 
 
 def _inode(peer: tuple[str, int], here: tuple[str, int]) -> str | None:

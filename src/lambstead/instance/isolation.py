@@ -23,6 +23,8 @@ RUNTIME_API_PORT = 9001
 
 TASK_ROOT = Path("/var/task")
 RUNTIME_DIR = Path("/var/runtime")
+LANG_DIR = Path("/var/lang")
+"""Where the language of a managed runtime is."""
 LAYERS_DIR = Path("/opt")
 TEMP_DIR = Path("/tmp")
 OWN_DIR = Path("/var/lambstead")
@@ -127,10 +129,6 @@ class Places:
         """Make a folder visible under its own name, unless it is part of what every environment sees."""
         if not _is_system(folder):
             self.show(folder, folder)
-
-    def show_program(self, program: Path) -> Path:
-        """Make a program that needs no files of its own visible under its own name. Returns the name."""
-        return program if _is_system(program) else self.show(program, program)
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,9 @@ from lambstead.instance.isolation import ProcessPlan
 class MainProcess:
     """One main process. `start` once, then `pass_gate`; `kill` at the end, also if `start` failed."""
 
-    def __init__(self, environment_id: str, cgroup: Cgroup | None, exited: Callable[[], None]) -> None:
-        """`exited` is called when the kernel says that it is over."""
-        self._environment_id = environment_id
+    def __init__(self, mark: str, cgroup: Cgroup | None, exited: Callable[[], None]) -> None:
+        """`mark` is what its processes are found by (`strays`); `exited` is called when the kernel says that it is over."""
+        self._mark = mark
         self._cgroup = cgroup
         self._exited = exited
         self._process: subprocess.Popen[bytes] | None = None
@@ -119,7 +119,7 @@ class MainProcess:
     def _finish(self) -> None:
         if self._process is not None:
             self._process.wait()
-            strays.kill_strays(strays.ENVIRONMENT_VARIABLE, self._environment_id)
+            strays.kill_strays(self._mark)
         if self._cgroup is not None:
             self._cgroup.remove()
 

@@ -49,6 +49,8 @@ class PlatformLog:
         self._managed = start.mode == "managed-instances"
         self._text = not self._managed and start.log_format == "Text"
         self._init_type = initialization_type(start)
+        self._tenant = {"tenantId": start.tenant_id} if start.tenant_id else {}
+        """Developer Guide, "Monitoring tenant-isolated functions": platform events name the tenant in JSON logs."""
         self._init_ms: float | None = None
 
     @property
@@ -97,7 +99,7 @@ class PlatformLog:
         if self._managed:
             self._write(started(request_id, version, self._start.function_arn))
         else:
-            self._record("platform.start", {"requestId": request_id, "version": version}, "INFO")
+            self._record("platform.start", {"requestId": request_id, "version": version, **self._tenant}, "INFO")
 
     def invocation_ended(self, ended: Ended) -> None:
         if self._text:
@@ -143,7 +145,7 @@ class PlatformLog:
         if self._managed:
             self._write(reported(ended.request_id, ended.status, ended.duration_ms, ended.error_type))
             return
-        record: dict[str, object] = {"requestId": ended.request_id, "status": ended.status}
+        record: dict[str, object] = {"requestId": ended.request_id, **self._tenant, "status": ended.status}
         if ended.error_type:
             record["errorType"] = ended.error_type
         metrics: dict[str, object] = {"durationMs": round(ended.duration_ms, 3)}

@@ -95,12 +95,21 @@ class RuntimeApiServer:
     """Serves the Runtime API on its own listener. `address` is `host:port` after `listen`."""
 
     def __init__(
-        self, slots: int, life: Life, log: PlatformLog, drain_output: "DrainOutput", connections: Connections
+        self,
+        slots: int,
+        life: Life,
+        log: PlatformLog,
+        drain_output: "DrainOutput",
+        connections: Connections,
+        *,
+        tenant_id: str = "",
     ) -> None:
+        """`tenant_id` is the tenant that the environment belongs to; others' invocations are refused."""
         self._rules = RuntimeApi(slots, connections)
         self._life = life
         self._log = log
         self._drain_output = drain_output
+        self._tenant_id = tenant_id
         self._link: LinkConnection | None = None
         self._server: asyncio.Server | None = None
         self._connections: dict[WorkerId, HttpConnection] = {}
@@ -364,16 +373,23 @@ class RuntimeApiServer:
 
     def _invoke(self, frame: Frame) -> None:
         head = _invoke_decoder.decode(frame.head)
+        if head.tenant_id != self._tenant_id:
+            # The gateway sorts invocations by tenant; what it got wrong must not reach what another tenant left here.
+            self._reject(frame.stream, "the environment belongs to another tenant")
+            return
         invocation = Invocation(frame.stream, head.request_id, head.deadline_ms, head.timeout_ms)
         worker = self._rules.invoke(invocation)
         if isinstance(worker, Refused):
-            if self._link is not None:
-                self._link.send(Kind.REJECT, frame.stream, _encode(Reject(worker.because)))
+            self._reject(frame.stream, worker.because)
             return
         self._started[frame.stream] = time.monotonic()
         self._log.invocation_started(head.request_id)
         self._connections[worker].respond(200, frame.payload, _next_head(head, frame.stream))
         self._arm(head.deadline_ms)
+
+    def _reject(self, stream: int, because: str) -> None:
+        if self._link is not None:
+            self._link.send(Kind.REJECT, stream, _encode(Reject(because)))
 
     def _announce(self) -> None:
         change = self._rules.take_slots_change()

@@ -173,6 +173,8 @@ class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Socket on which workers of this environment may speak the link themselves; empty to keep to the Runtime API."""
     egress: Literal["none", "host"] = "host"
     """Where the function may connect to (see `core.egress`)."""
+    tenant_id: str = ""
+    """The tenant it is for: it takes no other's invocations. Empty without tenant isolation, when it takes those that name no tenant."""
     relays_workers: bool = False
     """The server cannot be reached by its workers: the agent opens a socket for them and passes their link on."""
 
@@ -239,13 +241,25 @@ class InstanceReading(msgspec.Struct, frozen=True, tag=True):
     environments: list[EnvironmentReading]
 
 
+class KillEnvironment(msgspec.Struct, frozen=True, tag=True):
+    """server → agent: kill the runtime of an environment, as a crash would (a fault on demand)."""
+
+    environment_id: str
+
+
+class KillWorker(msgspec.Struct, frozen=True, tag=True):
+    """server → agent: kill one worker process of an environment, as a crash would (a fault on demand)."""
+
+    environment_id: str
+
+
 class StopAgent(msgspec.Struct, frozen=True, tag=True):
     """server → agent: stop every environment and exit 0."""
 
     because: str
 
 
-ToAgent = StartEnvironment | StopEnvironment | StopAgent
+ToAgent = StartEnvironment | StopEnvironment | KillEnvironment | KillWorker | StopAgent
 FromAgent = (
     AgentHello | EnvironmentReady | EnvironmentFailed | EnvironmentExited | EnvironmentDegraded | InstanceReading
 )

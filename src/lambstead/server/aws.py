@@ -9,12 +9,12 @@ import logging
 import secrets
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from lambstead.api.context import Call, Request, Response
 from lambstead.core.errors import DomainError, ServiceFailure, UnknownOperation
 from lambstead.server.asgi import BodyTooLarge, Receive, Scope, Send, TruncatedBody, read_body, send_parts, send_whole
-from lambstead.wire.gateway import AwsApi, HttpResponse, Match, choose
+from lambstead.wire.gateway import AwsApi, HttpResponse, Match, choose, signed_for
 
 log = logging.getLogger(__name__)
 
@@ -22,10 +22,18 @@ Operation = Callable[[Request, Call], Awaitable[Response]]
 """An operation with its context."""
 
 
+class OtherServices(Protocol):
+    """Whoever answers for the services that are not ours."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send, service: str, request_id: str) -> None: ...
+
+
 class AwsGateway:
     """ASGI application for the AWS APIs that Lambstead serves itself."""
 
-    def __init__(self, served: Mapping[AwsApi, Mapping[str, Operation]]) -> None:
+    def __init__(self, served: Mapping[AwsApi, Mapping[str, Operation]], others: OtherServices) -> None:
+        """`others` answers what is signed for a service that is not among those `served`."""
+        self._others = others
         self._served = served
         self._apis = list(served)
 
@@ -33,6 +41,10 @@ class AwsGateway:
         request_id = str(uuid.UUID(int=secrets.randbits(128), version=4))
         headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in scope["headers"]}
         try:
+            service = signed_for(scope["query_string"], headers)
+            if service is not None and all(api.signing_name != service for api in self._apis):
+                await self._others(scope, receive, send, service, request_id)
+                return
             response = await self._answer(scope, headers, receive, request_id)
         except TruncatedBody:
             log.info("request-truncated", extra={"request_id": request_id, "path": scope["path"]})

@@ -22,6 +22,7 @@ from lambstead.core.errors import DomainError, NeedsOrdinaryWay
 from lambstead.core.traces import is_trace_header
 from lambstead.dataplane.lane import Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
+from lambstead.server.joined_writes import JoinedWrites
 from lambstead.wire.gateway import AwsApi, HttpResponse
 
 PREFIX = b"/2015-03-31/functions/"
@@ -227,7 +228,10 @@ class InvokeProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         call = self._plain()
         if call is None:
+            before: object = self.cycle
             super().on_headers_complete()
+            if self.cycle is not before:  # no new one for an upgrade that was refused
+                self.cycle.transport = cast(asyncio.Transport, JoinedWrites(self.transport))
         else:
             self._receiving = call
             self._large = call if call.missing_bytes >= LARGE_BODY_BYTES else None

@@ -147,6 +147,7 @@ def _instance(instance: Instance, provisioning: Provisioning, loads: Mapping[str
         "phase": instance.phase,
         "vcpus": instance.type.vcpus if instance.provider is not None else None,
         "memory_mb": instance.type.memory_mb if instance.provider is not None else None,
+        "usd_per_hour": instance.type.usd_per_hour if instance.provider is not None else None,
         **_reading(provisioning.fleet.reading(instance.id)),
         "environments": [
             _environment(environment, provisioning.notes.get(environment.id, ""), loads)
@@ -161,6 +162,7 @@ def _environment(environment: Environment, note: str, loads: Mapping[str, Load])
         "id": environment.id,
         "function": environment.key.function,
         "version": environment.key.version,
+        "tenant": environment.key.tenant_id or None,
         "phase": environment.phase,
         "slots": environment.slots - environment.slots_lost,
         "busy": load.running if load else 0,

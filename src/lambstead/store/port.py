@@ -29,6 +29,7 @@ from lambstead.core.policies import ResourcePolicy
 from lambstead.core.runtime_management import RuntimeManagement
 from lambstead.core.schedule_targets import ScheduledInvocation
 from lambstead.core.schedules import Schedule, ScheduleGroup
+from lambstead.store.durable_port import DurableSearchReader, DurableSearchTransaction
 
 T = TypeVar("T")
 
@@ -213,7 +214,7 @@ class ScheduleTransaction(ScheduleReader, Protocol):
         """Remember until `until` that a request was carried out, and forget those whose time is over."""
 
 
-class DurableReader(Protocol):
+class DurableReader(DurableSearchReader, Protocol):
     """Durable executions, as far as they can be read. One whose retention is over is not shown, though it may still be there."""
 
     def durable_state(self, execution_id: str) -> State | None:
@@ -264,7 +265,7 @@ class DurableReader(Protocol):
         """When the next errand is due that is not due at `after`."""
 
 
-class DurableTransaction(DurableReader, Protocol):
+class DurableTransaction(DurableReader, DurableSearchTransaction, Protocol):
     """Changes of durable executions. `wake_at` is when something happens to the execution by itself."""
 
     def start_durable_execution(self, state: State, change: Change, wake_at: datetime | None) -> None:

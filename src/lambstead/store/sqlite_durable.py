@@ -5,7 +5,6 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
 
 import msgspec
 
@@ -20,17 +19,22 @@ from lambstead.core.durable.records import (
     is_kept,
     is_shown,
 )
-from lambstead.store.sqlite_rows import SqliteRows, document_of, milliseconds, moment
+from lambstead.store.sqlite_durable_search import (
+    EVER,
+    DurableSearchReads,
+    DurableSearchWrites,
+    bound,
+    by_start,
+    summary,
+)
+from lambstead.store.sqlite_rows import document_of, milliseconds, moment
 
 _executions = msgspec.json.Decoder(Execution)
 _operations = msgspec.json.Decoder(Operation)
 _events = msgspec.json.Decoder(Event)
 
-EVER = 2**62
-"""A time before or after all others, in milliseconds."""
 
-
-class DurableReads(SqliteRows):
+class DurableReads(DurableSearchReads):
     """Reads."""
 
     def durable_state(self, execution_id: str) -> State | None:
@@ -68,16 +72,16 @@ class DurableReads(SqliteRows):
             "version": query.version,
             "at": at,
             "id": execution_id,
-            "started_after": _bound(query.started_after, -EVER),
-            "started_before": _bound(query.started_before, EVER),
+            "started_after": bound(query.started_after, -EVER),
+            "started_before": bound(query.started_before, EVER),
             "now": milliseconds(now),
             "limit": limit,
         }
         by_status = [
-            [_summary(row) for row in self._rows(name, status=status, **values)]
+            [summary(row) for row in self._rows(name, status=status, **values)]
             for status in query.statuses or tuple(ExecutionStatus)
         ]
-        merged = heapq.merge(*by_status, key=_by_start, reverse=not query.oldest_first)
+        merged = heapq.merge(*by_status, key=by_start, reverse=not query.oldest_first)
         return list(itertools.islice(merged, limit))
 
     def _only_named(
@@ -131,7 +135,7 @@ class DurableReads(SqliteRows):
         return None if found is None else moment(found)
 
 
-class DurableWrites(DurableReads):
+class DurableWrites(DurableReads, DurableSearchWrites):
     """Writes."""
 
     def start_durable_execution(self, state: State, change: Change, wake_at: datetime | None) -> None:
@@ -190,12 +194,14 @@ class DurableWrites(DurableReads):
                 return False
         self._rows("delete_durable_input", execution=execution_id)
         self._rows("delete_durable_errands", execution=execution_id)
+        self._rows("delete_durable_attributes", execution=execution_id)
         self._rows("delete_durable_execution", id=execution_id)
         return True
 
     def _forget_durable(self) -> None:
         for noun in ("executions", "inputs", "operations", "events", "errands"):
             self._rows(f"delete_all_durable_{noun}")
+        self._forget_durable_search()
 
 
 def _columns(execution: Execution, wake_at: datetime | None) -> dict[str, object]:
@@ -212,13 +218,6 @@ def _columns(execution: Execution, wake_at: datetime | None) -> dict[str, object
     }
 
 
-def _summary(row: tuple[Any, ...]) -> ExecutionSummary:  # Any: columns
-    execution_id, name, function, version, status, started_at, ended_at, kms_key_arn = row
-    ended = None if ended_at is None else moment(ended_at)
-    started = moment(started_at)
-    return ExecutionSummary(execution_id, name, function, version, ExecutionStatus(status), started, ended, kms_key_arn)
-
-
 def _summary_of(execution: Execution) -> ExecutionSummary:
     return ExecutionSummary(
         execution.id,
@@ -230,14 +229,6 @@ def _summary_of(execution: Execution) -> ExecutionSummary:
         execution.ended_at,
         execution.config.kms_key_arn,
     )
-
-
-def _by_start(summary: ExecutionSummary) -> tuple[datetime, str]:
-    return summary.started_at, summary.id
-
-
-def _bound(at: datetime | None, otherwise: int) -> int:
-    return otherwise if at is None else milliseconds(at)
 
 
 def _optional(at: datetime | None) -> int | None:

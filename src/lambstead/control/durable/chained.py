@@ -14,10 +14,11 @@ from lambstead.control.durable.invocations import Functions, error_of
 from lambstead.control.durable.lanes import Lanes, UnknownExecution
 from lambstead.core.arn import FunctionRef
 from lambstead.core.durable.lifecycle import Backoff
-from lambstead.core.durable.model import ChainedInvoke, ErrorObject, Execution, ExecutionStatus, OperationStatus
+from lambstead.core.durable.model import ChainedInvoke, ErrorObject, Execution, ExecutionStatus, OperationStatus, joined
 from lambstead.core.durable.records import Errand
-from lambstead.core.durable.triggers import ChainedEnd, chained_ended
-from lambstead.core.errors import DomainError, ResourceNotFound, ServiceFailure
+from lambstead.core.durable.time_skip import caught_up, now_of
+from lambstead.core.durable.triggers import ChainedEnd, chained_ended, fire_due
+from lambstead.core.errors import DomainError, InvalidParameterValue, ResourceNotFound, ServiceFailure
 from lambstead.store.port import Store
 
 _ENDS = {
@@ -43,8 +44,10 @@ class Errands:
     async def do(self, errand: Errand) -> None:
         """Do one errand to its end, or put it off when the function could not be run."""
         end: ChainedEnd | None = None
+        child: Execution | None = None
         if errand.child_id is not None:
-            end = await self._end_of_child(errand.child_id)
+            child = await self._child(errand.child_id)
+            end = _end_of(child)
         else:
             chained = await self._chained(errand)
             if chained is not None:
@@ -52,13 +55,11 @@ class Errands:
                 if end is None:
                     await self._put_off(errand)
                     return
-        await self._settle(errand, end)
+        await self._settle(errand, end, child)
 
-    async def _end_of_child(self, child_id: str) -> ChainedEnd:
+    async def _child(self, child_id: str) -> Execution | None:
         child = await self._store.read(lambda reader: reader.durable_state(child_id))
-        if child is None:
-            return ChainedEnd(OperationStatus.FAILED, error=ErrorObject("The execution was deleted."))
-        return _end_of(child.execution)
+        return None if child is None else child.execution
 
     async def _chained(self, errand: Errand) -> ChainedInvoke | None:
         """What to run; None when nobody waits for it any more."""
@@ -80,7 +81,7 @@ class Errands:
                 trace_id=chained.trace_id or "",
                 tenant_id=chained.tenant_id or "",
             )
-        except (ResourceNotFound, ServiceFailure) as error:
+        except (ResourceNotFound, ServiceFailure, InvalidParameterValue) as error:
             return ChainedEnd(OperationStatus.FAILED, error=ErrorObject(error.message, error.shape))
         except DomainError:
             return None
@@ -93,19 +94,28 @@ class Errands:
         due = self._now() + self._backoff.delay(later.refusals)
         await self._store.write(lambda tx: tx.save_durable_errand(later, due))
 
-    async def _settle(self, errand: Errand, end: ChainedEnd | None) -> None:
-        """Write the end into the parent and forget the errand, in one transaction."""
+    async def _settle(self, errand: Errand, end: ChainedEnd | None, child: Execution | None) -> None:
+        """Write the end into the parent and forget the errand, in one transaction. A clock that the child skipped ahead is followed."""
         with contextlib.suppress(UnknownExecution):
             async with self._lanes.hold(errand.execution_id) as lane:
-                change = chained_ended(lane.state, errand.operation_id, end, self._now()) if end is not None else None
+                moved = None if child is None else caught_up(lane.state, child)
+                state = lane.state if moved is None else moved.applied_to(lane.state)
+                now = now_of(state.execution, self._now())
+                if moved is not None:  # timers of the parent that were due before the child ended come first
+                    moved = joined(moved, fire_due(state, now))
+                    state = state if moved is None else moved.applied_to(state)
+                ended = chained_ended(state, errand.operation_id, end, now) if end is not None else None
+                change = joined(moved, ended)
                 if change is not None:
                     await lane.write(change, lambda tx: tx.delete_durable_errand(errand))
                     return
         await self._store.write(lambda tx: tx.delete_durable_errand(errand))
 
 
-def _end_of(child: Execution) -> ChainedEnd:
+def _end_of(child: Execution | None) -> ChainedEnd:
     """How a child execution ended, as its parent's operation shows it. A timeout has a type of its own there."""
+    if child is None:
+        return ChainedEnd(OperationStatus.FAILED, error=ErrorObject("The execution was deleted."))
     status = _ENDS.get(child.status, OperationStatus.FAILED)
     if status is OperationStatus.SUCCEEDED:
         return ChainedEnd(status, result=child.result)

@@ -15,16 +15,18 @@ from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from lambstead.control.durable.chained import Errands
-from lambstead.control.durable.executions import DurableExecutions
+from lambstead.control.durable.executions import DurableExecutions, TimeSkipping
+from lambstead.control.durable.interventions import Interventions
 from lambstead.control.durable.invocations import DurableInvocations, Functions
 from lambstead.control.durable.lanes import Lanes
+from lambstead.control.durable.notices import Notices
 from lambstead.control.durable.ready import ReadyQueue
 from lambstead.core.arn import Realm
 from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.durable.model import Change, Execution, ExecutionStatus, State, StatusChanged
 from lambstead.core.durable.records import Errand
-from lambstead.core.durable.triggers import wakes_at
-from lambstead.store.port import Reader, Store
+from lambstead.core.durable.time_skip import wake_at
+from lambstead.store.port import Reader, Store, Transaction
 
 log = logging.getLogger(__name__)
 
@@ -47,17 +49,23 @@ class DurableEngine:
         backoff: Backoff,
         poke: Callable[[], None],
         poke_retention: Callable[[], None],
+        time: TimeSkipping,
+        notices: Notices,
     ) -> None:
         self._store = store
         self._poke = poke
         self._poke_retention = poke_retention
+        self.notices = notices
         self._lanes = Lanes(store, utc_now)
         self._lanes.followers = self
         self._ready = ReadyQueue(poke)
         self._invocations = DurableInvocations(self._lanes, functions, realm, backoff, utc_now)
         self._errands = Errands(store, self._lanes, functions, backoff, utc_now)
-        self.executions = DurableExecutions(store, self._lanes, functions, realm, utc_now)
+        self.executions = DurableExecutions(store, self._lanes, functions, realm, utc_now, time)
         self.executions.started = self._started
+        self.interventions = Interventions(
+            store, self._lanes, functions, realm, utc_now, time.callback_grace, self.executions.adopt
+        )
         self._wakes_at: datetime | None = None
         """When the loop will look at the store by itself; None while it looks, or when nothing is due ever."""
 
@@ -68,6 +76,7 @@ class DurableEngine:
 
     async def start(self) -> None:
         """Settle what an earlier server left live. This server must be the only one on its store."""
+        await self.notices.start()
         lost = await self._store.read(lambda reader: reader.live_durable_executions())
         for first in range(0, len(lost), BATCH):
             batch = lost[first : first + BATCH]
@@ -83,28 +92,37 @@ class DurableEngine:
     def forget(self) -> None:
         """Every execution was removed from the store."""
         self._lanes.forget()
+        self.notices.forget()
         self.executions.forget()
 
     # --- what changes cause -------------------------------------------------------------------------------------------------
 
-    def changed(self, state: State, change: Change, wake_at: datetime | None) -> None:
+    def changed(self, state: State, change: Change, at: datetime | None) -> None:
         """See `lanes.Followers`."""
         execution = state.execution
-        if any(isinstance(each, StatusChanged) and each.status.is_closed for each in change.effects):
+        statuses = [each.status for each in change.effects if isinstance(each, StatusChanged)]
+        if statuses:
+            self.notices.written()
+        if any(status.is_closed for status in statuses):
             self.executions.ended(execution)
         if execution.status is ExecutionStatus.DELETING:
             self._poke_retention()
-        elif wake_at is not None:
-            self._wake(execution, wake_at)
+        elif at is not None:
+            self._wake(execution, at)
+
+    def announce(self, tx: Transaction, change: Change) -> None:
+        """See `lanes.Followers`."""
+        self.notices.announce(tx, change)
 
     def errand_added(self) -> None:
         """See `lanes.Followers`."""
         self._poke()
 
     def _started(self, state: State) -> None:
-        wake_at = wakes_at(state)
-        if wake_at is not None:
-            self._wake(state.execution, wake_at)
+        self.notices.written()
+        at = wake_at(state)
+        if at is not None:
+            self._wake(state.execution, at)
 
     def _wake(self, execution: Execution, at: datetime) -> None:
         """Something happens to the execution at this time: now, or when the loop looks again."""

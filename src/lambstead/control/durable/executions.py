@@ -10,11 +10,12 @@ import uuid
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from lambstead.control.durable.invocations import Functions
 from lambstead.control.durable.lanes import Lane, Lanes, Started, UnknownExecution, Work
+from lambstead.control.durable.replays import Replays
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.durable import lifecycle, triggers
 from lambstead.core.durable.checkpoints import CheckpointRequest, check_token, checkpoint
@@ -32,9 +33,13 @@ from lambstead.core.durable.model import (
     Parent,
     StartChained,
     State,
+    TimeSkip,
     execution_arn,
 )
 from lambstead.core.durable.records import Errand, input_digest
+from lambstead.core.durable.signals import deliver
+from lambstead.core.durable.start_options import StartOptions
+from lambstead.core.durable.time_skip import inherited
 from lambstead.core.durable.updates import OperationUpdate
 from lambstead.core.errors import (
     AccessDenied,
@@ -46,6 +51,7 @@ from lambstead.core.errors import (
     ServiceFailure,
 )
 from lambstead.core.invocations import Target
+from lambstead.core.tenancy import check_tenant
 from lambstead.store.port import Store, Transaction
 
 EMPTY_PAYLOAD = "{}"
@@ -61,17 +67,41 @@ class _Chained:
     """Of a durable function."""
 
 
+NO_OPTIONS = StartOptions()
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSkipping:
+    """Which executions skip time, and how long they leave callbacks to others."""
+
+    by_default: bool = False
+    callback_grace: timedelta = timedelta(seconds=1)
+
+    def skip(self, asked: bool | None) -> TimeSkip | None:
+        """The clock that a new execution starts with; None for the real one."""
+        wanted = self.by_default if asked is None else asked
+        return TimeSkip(self.callback_grace) if wanted else None
+
+
 class DurableExecutions:
     """See the module. Methods that take an ARN raise ResourceNotFound when there is no such execution, unless they say otherwise."""
 
     def __init__(
-        self, store: Store, lanes: Lanes, functions: Functions, realm: Realm, now: Callable[[], datetime]
+        self,
+        store: Store,
+        lanes: Lanes,
+        functions: Functions,
+        realm: Realm,
+        now: Callable[[], datetime],
+        time: TimeSkipping,
     ) -> None:
         self._store = store
         self._lanes = lanes
         self._functions = functions
         self._realm = realm
         self._now = now
+        self._time = time
+        self.replays = Replays(functions, realm, now)
         self._waiting: dict[str, set[asyncio.Future[Execution]]] = {}
         self._is_stopping = False
         self.started: Callable[[State], None] = lambda state: None
@@ -89,6 +119,7 @@ class DurableExecutions:
         trace_header: str | None = None,
         tenant_id: str | None = None,
         also: Callable[[Transaction], None] = lambda _: None,
+        options: StartOptions = NO_OPTIONS,
     ) -> Execution:
         """Start an execution of a durable function, or find the one that a repeated start with the same name means.
 
@@ -101,7 +132,7 @@ class DurableExecutions:
         text = payload.decode() or EMPTY_PAYLOAD
         now = self._now()
         order = Start(
-            execution_id=_new_id(now),
+            execution_id=new_id(now),
             name=name or str(uuid.uuid4()),
             function=target.function,
             version=target.version,
@@ -110,8 +141,9 @@ class DurableExecutions:
             is_synchronous=is_synchronous,
             trace_header=trace_header,
             tenant_id=tenant_id,
+            skip=self._time.skip(options.skips_time),
         )
-        started = Started(order, now)
+        started = Started.by(order, self._lanes, now)
 
         def work(tx: Transaction) -> Execution | None:
             also(tx)
@@ -125,15 +157,17 @@ class DurableExecutions:
                         f"{kept.execution.arn(self._realm)}"
                     )
             started.write(tx)
+            tx.set_durable_attributes(order.execution_id, options.attributes)
             return None
 
         existing = await self._store.write(work)
         if existing is not None:
             return existing
-        self._adopt(started.state)
+        self.adopt(started.state)
         return started.state.execution
 
-    def _adopt(self, state: State) -> None:
+    def adopt(self, state: State) -> None:
+        """A new execution is durable."""
         self._lanes.adopt(state)
         self.started(state)
 
@@ -186,22 +220,28 @@ class DurableExecutions:
         Raises InvalidParameterValue, `Invalid checkpoint token` also for an unknown execution.
         """
         request = CheckpointRequest(token, client_token, [OperationUpdate.of(each) for each in updates])
+        if self.replays.knows(_id_of(arn)):
+            return self.replays.checkpoint(_id_of(arn), token, request.updates)
         async with self._hold_by_token(arn) as lane:
             chained = await self._chained(lane.state, request)
-            now = self._now()
+            now = lane.now()
             done = checkpoint(lane.state, request, {name: each.target for name, each in chained.items()}, now)
             if done.change is not None:
                 children, errands = self._begun(done.change, chained, now)
-                works = [*(each.write for each in children), *(_saving(each, now) for each in errands)]
-                await lane.write(done.change, *works)
+                works = [*(each.write for each in children), *(_saving(each, self._now()) for each in errands)]
+                waits = done.change.execution.signals  # almost never: a state is not made for nothing
+                taken = deliver(done.change.applied_to(lane.state), now) if waits else None
+                await lane.write(done.change if taken is None else done.change.then(taken), *works)
                 for child in children:
-                    self._adopt(child.state)
+                    self.adopt(child.state)
                 if errands:
                     self._lanes.tell_errand()
             return done.token, done.delta
 
     async def state(self, arn: str, token: str) -> State:
         """The state that the live invocation with this token may read. Raises as `checkpoint` does."""
+        if self.replays.knows(_id_of(arn)):
+            return self.replays.state(_id_of(arn), token)
         async with self._hold_by_token(arn) as lane:
             check_token(lane.state, token)
             return lane.state
@@ -223,6 +263,7 @@ class DurableExecutions:
         _refuse_elsewhere(name, self._realm)
         try:
             target = await self._functions.resolve(FunctionRef.parse(name, self._realm))
+            check_tenant(target.publication.configuration.tenant_isolation_mode, update.tenant_id or "")
         except DomainError as error:
             return _Chained(ErrorObject(error.message, error.shape))
         config = target.publication.configuration.durable
@@ -265,8 +306,9 @@ class DurableExecutions:
                 parent=Parent(parent_id, effect.operation_id),
                 trace_header=effect.chained.trace_id,
                 tenant_id=effect.chained.tenant_id,
+                skip=inherited(change.execution),
             )
-            children.append(Started(order, now))
+            children.append(Started.by(order, self._lanes, now))
         return children, errands
 
     # --- completions and control from outside -----------------------------------------------------------------------------------
@@ -289,14 +331,14 @@ class DurableExecutions:
         execution_id, operation_id = parse_callback_id(callback_id)
         try:
             async with self._lanes.hold(execution_id) as lane:
-                await lane.write(rule(lane.state, operation_id, self._now()))
+                await lane.write(rule(lane.state, operation_id, lane.now()))
         except UnknownExecution as exc:
             raise CallbackTimeout("The callback is either timed out or already completed") from exc
 
     async def stop(self, arn: str, error: ErrorObject | None) -> datetime:
         """When the execution was stopped, or had ended before."""
         async with self._hold_by_arn(arn) as lane:
-            at, change = lifecycle.stop(lane.state, error, self._now())
+            at, change = lifecycle.stop(lane.state, error, lane.now())
             if change is not None:
                 await lane.write(change)
             return at
@@ -305,7 +347,7 @@ class DurableExecutions:
         """Raises ResourceConflict unless the execution runs."""
         async with self._hold_by_arn(arn) as lane:
             change = lifecycle.pause(
-                lane.state, reason=reason, stops_timeout=stops_timeout, client_token=client_token, now=self._now()
+                lane.state, reason=reason, stops_timeout=stops_timeout, client_token=client_token, now=lane.now()
             )
             if change is not None:
                 await lane.write(change)
@@ -313,7 +355,7 @@ class DurableExecutions:
     async def resume(self, arn: str, *, reason: str | None, client_token: str | None) -> None:
         """Raises ResourceConflict unless the execution is paused, or about to be."""
         async with self._hold_by_arn(arn) as lane:
-            change = lifecycle.resume(lane.state, reason=reason, client_token=client_token, now=self._now())
+            change = lifecycle.resume(lane.state, reason=reason, client_token=client_token, now=lane.now())
             if change is not None:
                 await lane.write(change)
 
@@ -323,7 +365,7 @@ class DurableExecutions:
             change = lifecycle.delete(lane.state)
             if change is not None:
                 await lane.write(change)
-            return self._now()
+            return lane.now()
 
     # --- lanes ---------------------------------------------------------------------------------------------------------------
 
@@ -369,7 +411,7 @@ def _saving(errand: Errand, due: datetime) -> Work:
     return lambda tx: tx.save_durable_errand(errand, due)
 
 
-def _new_id(now: datetime) -> str:
+def new_id(now: datetime) -> str:
     """A new id that sorts by time (UUID version 7): rows of executions that start together lie together."""
     milliseconds = round(now.timestamp() * 1000)
     value = milliseconds << 80 | int.from_bytes(os.urandom(10))

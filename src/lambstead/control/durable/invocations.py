@@ -28,8 +28,9 @@ from lambstead.core.durable.lifecycle import (
     begin_invocation,
     invocation_ended,
 )
-from lambstead.core.durable.model import Change, ErrorObject, Execution
+from lambstead.core.durable.model import ErrorObject, Execution, joined
 from lambstead.core.durable.records import state_marker
+from lambstead.core.durable.time_skip import idle, now_of, skip
 from lambstead.core.durable.triggers import fire_due, wants_invocation
 from lambstead.core.errors import DomainError, ResourceNotFound, ServiceFailure
 from lambstead.core.invocations import Target
@@ -85,7 +86,7 @@ class DurableInvocations:
         """Let timers happen that are due, and no more."""
         with contextlib.suppress(UnknownExecution):
             async with self._lanes.hold(execution_id) as lane:
-                change = fire_due(lane.state, self._now())
+                change = fire_due(lane.state, lane.now())
                 if change is not None:
                     await lane.write(change)
 
@@ -99,15 +100,18 @@ class DurableInvocations:
 
     async def _begin(self, lane: Lane) -> "tuple[str, asyncio.Task[InvocationEnd]] | None":
         """Start the function and write that it started, both at once. None when there is nothing to run."""
-        now = self._now()
-        fired = fire_due(lane.state, now)
+        skipped = skip(lane.state, lane.now())
+        state = lane.state if skipped is None else skipped.applied_to(lane.state)
+        now = now_of(state.execution, self._now())
+        fired = joined(skipped, fire_due(state, now))
         state = lane.state if fired is None else fired.applied_to(lane.state)
         if not wants_invocation(state, now):
             if fired is not None:
                 await lane.write(fired)
             return None
         request_id = str(uuid.uuid4())
-        change = _joined(fired, begin_invocation(state, request_id, now))
+        begun = begin_invocation(state, request_id, now)
+        change = begun if fired is None else fired.then(begun)
         after = change.applied_to(lane.state)
         event = msgspec.json.encode(invocation_event(after, self._realm, state_marker))
         run = asyncio.create_task(self._run(after.execution, request_id, event), name=f"invocation {request_id}")
@@ -138,22 +142,10 @@ class DurableInvocations:
 
     async def _settle(self, execution_id: str, request_id: str, end: InvocationEnd) -> None:
         async with self._lanes.hold(execution_id) as lane:
-            change = invocation_ended(lane.state, request_id, end, self._backoff, self._now())
+            now = lane.now()
+            change = invocation_ended(lane.state, request_id, end, self._backoff, now)
             if change is not None:
-                await lane.write(change)
-
-
-def _joined(first: Change | None, second: Change) -> Change:
-    """Two changes, one after the other, as one."""
-    if first is None:
-        return second
-    operations = {each.id: each for each in (*first.operations, *second.operations)}
-    return Change(
-        second.execution,
-        tuple(operations.values()),
-        (*first.events, *second.events),
-        (*first.effects, *second.effects),
-    )
+                await lane.write(idle(change, now))
 
 
 def error_of(payload: bytes) -> ErrorObject:

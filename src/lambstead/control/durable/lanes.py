@@ -14,7 +14,7 @@ from typing import Protocol
 from lambstead.core.durable.lifecycle import Start, start
 from lambstead.core.durable.model import Change, Execution, State, StatusChanged
 from lambstead.core.durable.records import Errand, is_shown
-from lambstead.core.durable.triggers import wakes_at
+from lambstead.core.durable.time_skip import now_of, wake_at
 from lambstead.store.port import Store, Transaction
 
 Work = Callable[[Transaction], None]
@@ -27,8 +27,11 @@ class UnknownExecution(Exception):
 class Followers(Protocol):
     """Who hears of changes once they are durable."""
 
-    def changed(self, state: State, change: Change, wake_at: datetime | None) -> None:
-        """The execution is now in this state."""
+    def changed(self, state: State, change: Change, at: datetime | None) -> None:
+        """The execution is now in this state; something happens to it by itself at this (real) time."""
+
+    def announce(self, tx: Transaction, change: Change) -> None:
+        """Write what else belongs to the transaction of a change."""
 
     def errand_added(self) -> None:
         """Something is to be done for a CHAINED_INVOKE."""
@@ -55,6 +58,10 @@ class Lane:
     def execution(self) -> Execution:
         return self.state.execution
 
+    def now(self) -> datetime:
+        """Now by the execution's own clock."""
+        return now_of(self.execution, self._lanes.real_now())
+
     async def write(self, change: Change, *also: Work) -> State:
         """Make a change durable, in one transaction with what `also` does; the state after it."""
         after = change.applied_to(self.state)
@@ -70,7 +77,7 @@ class Lanes:
 
     def __init__(self, store: Store, now: Callable[[], datetime]) -> None:
         self._store = store
-        self._now = now
+        self.real_now = now
         self._lanes: dict[str, Lane] = {}
         self.followers: Followers | None = None
 
@@ -95,7 +102,7 @@ class Lanes:
             async with lane.lock:
                 if lane.loaded is None:
                     lane.loaded = await self._store.read(lambda reader: reader.durable_state(execution_id))
-                if not is_shown(lane.execution, self._now()):
+                if not is_shown(lane.execution, self.real_now()):
                     raise UnknownExecution(execution_id)
                 yield lane
         finally:
@@ -111,13 +118,14 @@ class Lanes:
 
     async def write(self, after: State, change: Change, also: tuple[Work, ...]) -> None:
         """One transaction: the change, what else belongs to it, and word for the parent if the execution ended."""
-        wake_at = wakes_at(after)
+        at = wake_at(after)
         ended = _end_for_parent(change)
-        now = self._now()
+        now = self.real_now()
 
         def work(tx: Transaction) -> None:
-            if not tx.save_durable_change(change, wake_at):
+            if not tx.save_durable_change(change, at):
                 raise UnknownExecution(change.execution.id)
+            self.announce(tx, change)
             if ended is not None:
                 tx.save_durable_errand(ended, now)
             for each in also:
@@ -128,7 +136,7 @@ class Lanes:
     def tell(self, after: State, change: Change) -> None:
         """Let followers know of a durable change."""
         if self.followers is not None:
-            self.followers.changed(after, change, wakes_at(after))
+            self.followers.changed(after, change, wake_at(after))
             if _end_for_parent(change) is not None:
                 self.followers.errand_added()
 
@@ -136,6 +144,11 @@ class Lanes:
         """Let followers know of an errand that is durable."""
         if self.followers is not None:
             self.followers.errand_added()
+
+    def announce(self, tx: Transaction, change: Change) -> None:
+        """Write what else belongs to the transaction of a change."""
+        if self.followers is not None:
+            self.followers.announce(tx, change)
 
     def adopt(self, state: State) -> None:
         """Keep the state of an execution that was just written, for whoever takes it up next."""
@@ -148,12 +161,20 @@ class Lanes:
 class Started:
     """A new execution: how it is written, and what follows once it is."""
 
-    def __init__(self, order: Start, now: datetime) -> None:
-        self.state, self.change = start(order, now)
+    def __init__(self, state: State, change: Change, lanes: Lanes) -> None:
+        self.state = state
+        self.change = change
+        self._lanes = lanes
+
+    @classmethod
+    def by(cls, order: Start, lanes: Lanes, now: datetime) -> "Started":
+        """As `order` says."""
+        return cls(*start(order, now), lanes)
 
     def write(self, tx: Transaction) -> None:
         """Insert it."""
-        tx.start_durable_execution(self.state, self.change, wakes_at(self.state))
+        tx.start_durable_execution(self.state, self.change, wake_at(self.state))
+        self._lanes.announce(tx, self.change)
 
 
 def _is_live(lane: Lane) -> bool:

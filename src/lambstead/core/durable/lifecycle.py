@@ -26,6 +26,7 @@ from lambstead.core.durable.model import (
     Pause,
     State,
     StatusChanged,
+    TimeSkip,
 )
 from lambstead.core.durable.triggers import fire_due, wants_invocation
 from lambstead.core.durable.updates import output_limit
@@ -71,6 +72,7 @@ class Start:
     parent: Parent | None = None
     trace_header: str | None = None
     tenant_id: str | None = None
+    skip: TimeSkip | None = None
 
 
 def start(start: Start, now: datetime) -> tuple[State, Change]:
@@ -88,6 +90,7 @@ def start(start: Start, now: datetime) -> tuple[State, Change]:
         parent=start.parent,
         trace_header=start.trace_header,
         tenant_id=start.tenant_id,
+        skip=start.skip,
         stored_bytes=len(start.input_payload.encode()),
     )
     state = State(execution, start.input_payload, {})
@@ -182,7 +185,7 @@ def invocation_ended(
             _completed(draft, live, error_payload(error))
             _after_crash(draft, error, backoff)
         case Returned(output):
-            _after_return(draft, live, _envelope(output))
+            _after_return(draft, live, envelope_of(output))
     return draft.change()
 
 
@@ -217,11 +220,11 @@ def _after_crash(draft: Draft, error: ErrorObject, backoff: Backoff) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Pending:
+class Pending:
     """The function suspended itself."""
 
 
-def _envelope(output: bytes) -> CheckpointedEnd | _Pending | str:
+def envelope_of(output: bytes) -> CheckpointedEnd | Pending | str:
     """What the function returned: the end of the execution, a suspension, or the message for what is neither."""
     try:
         document = json.loads(output)
@@ -232,7 +235,7 @@ def _envelope(output: bytes) -> CheckpointedEnd | _Pending | str:
         return "Invalid Status in invocation output."
     result, error = document.get("Result"), document.get("Error")
     if status == "PENDING":
-        return _Pending()
+        return Pending()
     if status == "FAILED":
         if result is not None:
             return "Cannot provide a Result for FAILED status."
@@ -245,7 +248,7 @@ def _envelope(output: bytes) -> CheckpointedEnd | _Pending | str:
     return CheckpointedEnd(is_success=True, result=result)
 
 
-def _after_return(draft: Draft, live: LiveInvocation, returned: CheckpointedEnd | _Pending | str) -> None:
+def _after_return(draft: Draft, live: LiveInvocation, returned: CheckpointedEnd | Pending | str) -> None:
     draft.execution = replace(draft.execution, failures=0)
     end = draft.execution.checkpointed_end or returned
     if isinstance(end, str):

@@ -203,6 +203,26 @@ class DurableConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class Signal:
+    """A signal that waits for a callback of its name: see `signals`."""
+
+    name: str
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class TimeSkip:
+    """The clock of an execution that skips time: see `time_skip`."""
+
+    callback_grace: timedelta
+    """Real time that others have to complete a callback before its timeout is skipped to."""
+    offset: timedelta = timedelta(0)
+    """How far its clock is ahead of the real one."""
+    idle_since: datetime | None = None
+    """When its last invocation ended, by its own clock."""
+
+
+@dataclass(frozen=True, slots=True)
 class Parent:
     """The operation of another execution that waits for this one."""
 
@@ -307,6 +327,10 @@ class Execution:
     """`EventId` of the last event of its history."""
     last_sequence: int = 0
     """`sequence` of the operation that was started last."""
+    skip: TimeSkip | None = None
+    """None for the real clock."""
+    signals: tuple[Signal, ...] = ()
+    """Those that no callback has taken yet, the oldest first."""
 
     def arn(self, realm: Realm) -> str:
         """The execution's ARN."""
@@ -413,3 +437,20 @@ class Change:
             return replace(state, execution=self.execution)
         changed = {operation.id: operation for operation in self.operations}
         return replace(state, execution=self.execution, operations={**state.operations, **changed})
+
+    def then(self, following: "Change") -> "Change":
+        """This change and one that was made of the state after it, as one."""
+        operations = {each.id: each for each in (*self.operations, *following.operations)}
+        return Change(
+            following.execution,
+            tuple(operations.values()),
+            (*self.events, *following.events),
+            (*self.effects, *following.effects),
+        )
+
+
+def joined(first: Change | None, second: Change | None) -> Change | None:
+    """Two changes, the second made of the state after the first, as one; None when there is neither."""
+    if first is None or second is None:
+        return first or second
+    return first.then(second)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from lambstead.core.durable.model import Execution, ExecutionStatus
+from lambstead.core.durable.time_skip import real_time
 from lambstead.core.errors import InvalidParameterValue
 
 DEFAULT_PAGE = 100
@@ -76,8 +77,8 @@ def expires_at(execution: Execution) -> datetime | None:
     if execution.ended_at is None:
         return None
     if execution.status is ExecutionStatus.DELETING:
-        return execution.ended_at
-    return execution.ended_at + timedelta(days=execution.config.retention_days)
+        return real_time(execution, execution.ended_at)
+    return real_time(execution, execution.ended_at) + timedelta(days=execution.config.retention_days)
 
 
 def is_kept(execution: Execution, now: datetime) -> bool:

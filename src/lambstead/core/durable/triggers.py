@@ -176,10 +176,11 @@ def chained_ended(state: State, operation_id: str, end: ChainedEnd, now: datetim
 def wants_invocation(state: State, now: datetime) -> bool:
     """True when the function is to be invoked now: there is news for it, it does not run, and nothing holds it back."""
     execution = state.execution
-    return _has_cause(execution) and (execution.retry_at is None or execution.retry_at <= now)
+    return has_cause(execution) and (execution.retry_at is None or execution.retry_at <= now)
 
 
-def _has_cause(execution: Execution) -> bool:
+def has_cause(execution: Execution) -> bool:
+    """True when the function is to be invoked, now or after the pause that follows a failure."""
     if execution.status is not ExecutionStatus.RUNNING or execution.live is not None:
         return False
     return not execution.was_invoked or execution.must_invoke or bool(execution.unseen)
@@ -193,6 +194,6 @@ def wakes_at(state: State) -> datetime | None:
     moments = [deadline(execution)]
     if execution.timer_at is not None:
         moments.append(execution.timer_at)
-    if _has_cause(execution):
+    if has_cause(execution):
         moments.append(execution.retry_at or execution.started_at)
     return min(moments)

@@ -19,11 +19,19 @@ def main(confinement_json: str, argv: list[str]) -> None:
     # Python ignores these for itself; what it becomes would inherit that.
     for ignored in (signal.SIGPIPE, signal.SIGXFSZ):
         signal.signal(ignored, signal.SIG_DFL)
+    forget_own_locale()
     try:
         os.execv(argv[0], argv)
     except OSError as exc:
         os.write(2, f"{argv[0]} could not be executed: {exc.strerror}\n".encode())
         os._exit(CANNOT_EXECUTE)
+
+
+def forget_own_locale() -> None:
+    """Take back the variable that Python sets at its start where the locale of LANG is missing (PEP 538)."""
+    with open("/proc/self/environ", "rb") as file:  # as it was before
+        if not any(variable.startswith(b"LC_CTYPE=") for variable in file.read().split(b"\0")):
+            os.environ.pop("LC_CTYPE", None)
 
 
 def confine(confinement_json: str) -> None:

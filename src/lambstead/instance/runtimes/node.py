@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lambstead.core.runtime_api import Connections
-from lambstead.instance.isolation import LAYERS_DIR, OWN_DIR, RUNTIME_DIR
+from lambstead.instance.isolation import LANG_DIR, LAYERS_DIR, OWN_DIR, RUNTIME_DIR
 from lambstead.instance.runtimes.discovery import Interpreter, find_nodes, probe_node
 from lambstead.instance.runtimes.installation import Installation, Report, last_words, run_installer
 from lambstead.instance.runtimes.runtime import SCRIPTS, Launch, RuntimeNotAvailable, RuntimeProcess, launched
@@ -84,10 +84,10 @@ class NodeRuntime:
     def process(self, launch: Launch) -> RuntimeProcess:
         """AWS's client in Node.js, on our stand-in for its compiled half."""
         places = launch.places
-        scripts, node = places.show(SCRIPTS, OWN_DIR), places.show_program(self.node.path)
+        scripts, node = places.show(SCRIPTS, OWN_DIR), places.show(self.node.path, LANG_DIR / "bin" / "node")
         client_dir = places.show(self.client_dir, RUNTIME_DIR)
         flags = [*self._flags(launch), "--require", str(scripts / "node_client.cjs")]
-        variables = {"NODE_PATH": self._module_path(launch)}
+        variables = {"NODE_PATH": self._module_path(launch, client_dir)}
         if not launch.managed:
             program = self._standard_program(launch, scripts, client_dir)
             command = launched(places, node, *flags, *program, wrapper=launch.wrapper)
@@ -121,10 +121,10 @@ class NodeRuntime:
                 flags.append(f"--no-{feature}")
         return flags
 
-    def _module_path(self, launch: Launch) -> str:
+    def _module_path(self, launch: Launch, client_dir: Path) -> str:
         opt = launch.places.layers_dir or LAYERS_DIR
         layers = (f"{opt}/nodejs/node{self.major}/node_modules", f"{opt}/nodejs/node_modules")
-        return os.pathsep.join((*layers, str(launch.places.task_root)))
+        return os.pathsep.join((*layers, f"{client_dir}/node_modules", str(client_dir), str(launch.places.task_root)))
 
 
 def named_major(identifier: str) -> int | None:

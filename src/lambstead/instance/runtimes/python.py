@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from lambstead.core.runtime_api import Connections
-from lambstead.instance.isolation import OWN_DIR, RUNTIME_DIR, RuntimeCommand
+from lambstead.instance.isolation import LANG_DIR, OWN_DIR, RUNTIME_DIR, Places, RuntimeCommand
 from lambstead.instance.runtimes.discovery import Interpreter, find_interpreters
 from lambstead.instance.runtimes.installation import Installation, Report, last_words, run_installer
 from lambstead.instance.runtimes.runtime import SCRIPTS, Launch, RuntimeNotAvailable, RuntimeProcess, launched
@@ -59,15 +59,29 @@ class PythonRuntime:
     def process(self, launch: Launch) -> RuntimeProcess:
         """Our bootstrap, which becomes AWS's client; with a link, its workers get their events there."""
         client_dir = launch.places.show(self.client_dir, RUNTIME_DIR)
-        interpreter = launch.places.show_python(self.interpreter.path)
+        interpreter = self._shown(launch.places)
         return RuntimeProcess(
             command=self._command(launch, interpreter, client_dir),
             runtime_dir=client_dir,
             program_dir=interpreter.parent,
-            variables={"PYTHONPATH": str(client_dir)},
+            # AWS's 3.12 and newer have LC_CTYPE. Older ones find the locale of LANG instead, which few machines have.
+            variables={"PYTHONPATH": str(client_dir), "LC_CTYPE": "C.UTF-8"},
             polls=launch.slots if launch.managed else 1,
             connections=Connections.WORKERS if launch.managed else Connections.ANONYMOUS,
         )
+
+    def _shown(self, places: Places) -> Path:
+        """The interpreter by its name inside: in `/var/lang` as on AWS, if it will find its library there; it does by where it is itself."""
+        own_name = places.show_python(self.interpreter.path)  # what it links to may be named by that
+        prefix, name = own_name.parent.parent, f"python3.{self.interpreter.minor}"
+        libraries = [path for lib in ("lib", "lib64") if (path := prefix / lib / name).joinpath("os.py").is_file()]
+        if not places.own_root or not libraries:
+            return own_name
+        for path in (*libraries, *(prefix / "lib").glob(f"lib{name}*.so*")):
+            places.show(path, LANG_DIR / path.relative_to(prefix))
+        for program in (name, "python3", "python"):
+            places.show(own_name, LANG_DIR / "bin" / program)
+        return LANG_DIR / "bin" / name
 
     def _command(self, launch: Launch, interpreter: Path, client_dir: Path) -> RuntimeCommand:
         # 3.10 has no -P; there the bootstrap takes its own folder off the path.
