@@ -108,8 +108,11 @@ class World:
 
     def _restore_settings(self) -> None:
         for name in ("std", "other"):
-            self.ask("DeleteFunctionCodeSigningConfig", FunctionName=name)
             self.ask("DeleteFunctionConcurrency", FunctionName=name)
+        # Created functions, of whatever name, may have it too, and it cannot be deleted while one has.
+        if self._has("GetCodeSigningConfig", CodeSigningConfigArn=self.signing):
+            for arn in self.ask("ListFunctionsByCodeSigningConfig", CodeSigningConfigArn=self.signing)["FunctionArns"]:
+                self.ask("DeleteFunctionCodeSigningConfig", FunctionName=arn)
         if not self._has("GetFunctionUrlConfig", FunctionName="std"):
             self.ask("CreateFunctionUrlConfig", FunctionName="std", AuthType="NONE")
         if not self._has("GetProvisionedConcurrencyConfig", FunctionName="other", Qualifier=self._version("other")):
