@@ -207,8 +207,17 @@ def test_disabled_and_deleted_schedules_do_not_fire(server: Server, scheduler: A
     assert sorted(each["event"] for each in kept(tmp_path)) == ["last", "on"]
 
 
+WORKFLOW = """
+from aws_durable_execution_sdk_python import durable_execution
+
+@durable_execution
+def handler(event, context):
+    return event
+"""
+
+
 def test_a_durable_function_is_started_as_an_execution(server: Server, scheduler: Any) -> None:
-    create_durable(server.aws, "workflow", "@durable_execution\ndef handler(event, context):\n    return event\n")
+    create_durable(server.aws, "workflow", WORKFLOW)
     arn = f"arn:aws:lambda:{REALM}:function:workflow:$LATEST"
     create(scheduler, "plain-target", at(timedelta(0)), {"Arn": arn, "Input": '{"by": "arn"}'})
     for kind, named in (
