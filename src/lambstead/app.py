@@ -152,19 +152,28 @@ class Lambstead:
         self.settings = settings
         self.isolation = isolation
         self._listeners = listeners
-        host, port = listeners[0].getsockname()[:2]
-        self.url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        host, self._port = listeners[0].getsockname()[:2]
+        self.url = f"http://[{host}]:{self._port}" if ":" in host else f"http://{host}:{self._port}"
         self.store = store
         data = settings.data_dir
-        realm = Realm(settings.region, settings.account_id)
+        self._realm = Realm(settings.region, settings.account_id)
         self._socket = _socket_path(data)
         self.packages = DiskPackages(_folder(data / "packages"))
+        self._wire_instances()
+        self._wire_durable_executions()
+        context = self._wire_events()
+        self._wire_answers(context)
+        self._looping: list[asyncio.Task[None]] = []
+
+    def _wire_instances(self) -> None:
+        """What starts and ends instances and environments, and the invoke path over them."""
+        settings, store, realm, data = self.settings, self.store, self._realm, self.settings.data_dir
         self._local = LocalDriver(
             self._socket,
             _folder(data / "run" / "instances"),
             settings.runtimes_dir,
             _clear_away,
-            isolation,
+            self.isolation,
             (lambda instance_id: (self._agents_address, self.agents.new_token(instance_id)))
             if settings.agent_link == "tcp"
             else None,
@@ -226,18 +235,21 @@ class Lambstead:
             poke=self.loop.poke,
         )
         self.agents.reports = self.provisioning
-        chaos = None
+        self._chaos: Chaos | None = None
         if faults is not None and orders is not None:
             orders.instance = lambda instance_id: self.provisioning.fleet.instances.get(instance_id)
-            chaos = Chaos(faults, self.provisioning, self.driver, orders)
-        invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
-        self.companion = _companion(settings, self._managed_instances)
+            self._chaos = Chaos(faults, self.provisioning, self.driver, orders)
+        self.invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
+
+    def _wire_durable_executions(self) -> None:
+        """The engine of durable executions, and who hears of their changes."""
+        settings, store, realm = self.settings, self.store, self._realm
         self.durable_loop = Loop("durable executions", self._run_durable, DURABLE_TICK)
         self.durable_retention_loop = Loop("durable retention", self._remove_expired, RETENTION_TICK)
         self.notice_loop = Loop("durable status changes", self._tell_subscribers, DURABLE_TICK)
         self.durable = DurableEngine(
             store=store,
-            functions=invocations,
+            functions=self.invocations,
             realm=realm,
             backoff=Backoff(),
             poke=self.durable_loop.poke,
@@ -253,14 +265,19 @@ class Lambstead:
                 wake_events=lambda: self.event_loop.poke(),
             ),
         )
-        invocations.durable = self.durable.executions
+        self.invocations.durable = self.durable.executions
+
+    def _wire_events(self) -> Context:
+        """Everything that invokes by itself: queued events, sources, schedules. Returns what operations of the APIs may use."""
+        settings, store, realm, data = self.settings, self.store, self._realm, self.settings.data_dir
+        self.companion = _companion(settings, self._managed_instances)
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
         self.schedule_loop = Loop("schedules", self._run_schedules, EVENT_TICK)
         destinations = _destinations(settings, self.companion, self.url)
         retries = RetryPolicy(settings.event_retry_delay, settings.event_backoff_first, settings.event_backoff_most)
         self.events = EventInvokes(
             store=store,
-            invocations=invocations,
+            invocations=self.invocations,
             destinations=destinations,
             realm=realm,
             policy=retries,
@@ -274,7 +291,7 @@ class Lambstead:
             store=store,
             packages=self.packages,
             objects=_objects(settings, self.companion, self.url),
-            invocations=invocations,
+            invocations=self.invocations,
             durable=self.durable.executions,
             logs=LogFiles(data / "logs"),
             poke=self.loop.poke,
@@ -299,7 +316,7 @@ class Lambstead:
                 tenant_id=call.tenant_id,
                 also=also,
             ),
-            invocations=invocations,
+            invocations=self.invocations,
             destinations=destinations,
             realm=realm,
             policy=retries,
@@ -308,6 +325,11 @@ class Lambstead:
             poke=self.schedule_loop.poke,
             wake_events=self.event_loop.poke,
         )
+        return context
+
+    def _wire_answers(self, context: Context) -> None:
+        """What answers on the port: our pages, AWS's APIs, function URLs, and the short way of Invoke."""
+        settings, store, realm, data = self.settings, self.store, self._realm, self.settings.data_dir
         self._pages = Pages(
             profile=settings.profile,
             logs=data / "logs",
@@ -316,7 +338,7 @@ class Lambstead:
             examine=self._examine,
             reset=self._reset,
             durable=DurablePages(store, self.durable, realm, utc_now).routes,
-            chaos=chaos,
+            chaos=self._chaos,
         )
         api = AwsApi.load("lambda")
         served = {api: LAMBDA, AwsApi.load("logs"): LOGS, AwsApi.load("scheduler"): SCHEDULER}
@@ -329,11 +351,10 @@ class Lambstead:
         )
         short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out)
         self._function_urls = FunctionUrls(
-            context, port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"
+            context, self._port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"
         )
         self._http = HttpServer(self._application, short_way)
-        self._gateways = self._build_gateways(realm) if len(listeners) > 1 else None
-        self._looping: list[asyncio.Task[None]] = []
+        self._gateways = self._build_gateways(realm) if len(self._listeners) > 1 else None
 
     def _build_gateways(self, realm: Realm) -> Gateways:
         """The processes that accept requests instead of this one."""
