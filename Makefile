@@ -21,7 +21,7 @@ demo-stop: $(READY)
 	$(BIN)/python examples/demo.py stop
 
 test: $(READY)
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
 # A thousand durable executions while server, agents and workers are killed two hundred times: about half an hour.
 soak: $(READY)

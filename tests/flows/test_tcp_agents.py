@@ -166,7 +166,7 @@ def closed(server: Server, *frames: bytes) -> bool:
 def test_only_agents_with_their_secret_are_let_in(server: Server) -> None:
     agent = server.agents()[0]
     instance = agent.cmdline()[agent.cmdline().index("--instance-id") + 1]
-    environment = server.environments("python")[0]["id"]
+    environment = wait_for(lambda: server.environments("python"), "an environment")[0]["id"]
     for token in ("", "wrong"):
         hello = Hello(PROTOCOL_VERSION, environment, instance, token, is_worker=True)
         assert closed(server, encode(Kind.HELLO, 0, msgspec.json.encode(hello)))
