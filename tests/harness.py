@@ -121,7 +121,12 @@ class Server:
 
     def agents(self) -> list[psutil.Process]:
         """The agent processes of this server."""
-        return [p for p in psutil.Process(self.process.pid).children() if "lambstead.instance.agent" in p.cmdline()]
+        found = []
+        for process in psutil.Process(self.process.pid).children():
+            with contextlib.suppress(psutil.NoSuchProcess):  # it may end while we look
+                if "lambstead.instance.agent" in process.cmdline():
+                    found.append(process)
+        return found
 
     def logs(self, function: str) -> str:
         """Everything that the function's environments have logged so far."""

@@ -181,6 +181,13 @@ def test_a_time_out_is_told_in_awss_words_and_the_function_goes_on(cell: Deploye
 
 
 def test_as_many_run_at_once_as_there_is_room(cell: Deployed, tmp_path: Path) -> None:
+    if cell.is_managed:  # how busy it is shall add no environment
+        cell.server.aws.put_function_scaling_config(
+            FunctionName=cell.name,
+            Qualifier=PUBLISHED,
+            FunctionScalingConfig={"MinExecutionEnvironments": 1, "MaxExecutionEnvironments": 1},
+        )
+        wait_for(lambda: len(cell.server.environments(cell.name)) == 1, "one environment is left")
     wait_for(lambda: not cell.is_managed or _free_slots(cell) == SLOTS, "all slots are free again")
     asked = [cell.server.clients.submit(cell, "meet", folder=str(tmp_path)) for _ in range(SLOTS)]
     wait_for(lambda: len(list(tmp_path.glob("in-*"))) == SLOTS, f"{SLOTS} run at once")
