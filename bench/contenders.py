@@ -194,7 +194,10 @@ def client_of(server: Lambstead) -> Any:  # Any: boto3 makes its clients at run 
 def deploy(
     server: Lambstead, name: str, handler: Handler, slots: int = SLOTS, **members: Any
 ) -> None:  # Any: members of the request
-    """Put a function on a capacity provider and wait until its published version is Active."""
+    """Put a function on a capacity provider and wait until its published version is Active.
+
+    It keeps to one environment: more than `slots` processes on the same cores would measure the scaling, whose turn depends on what ran before.
+    """
     client = client_of(server)
     provider = client.create_capacity_provider(
         CapacityProviderName=f"for-{name}",
@@ -226,6 +229,11 @@ def deploy(
         time.sleep(0.1)
     if version["State"] != "Active":
         raise SystemExit(f"The function {name} is {version['State']}: {version.get('StateReason')}")
+    client.put_function_scaling_config(
+        FunctionName=name,
+        Qualifier=PUBLISHED,
+        FunctionScalingConfig={"MinExecutionEnvironments": 1, "MaxExecutionEnvironments": 1},
+    )
 
 
 def zipped(files: Mapping[str, str]) -> bytes:

@@ -1,5 +1,6 @@
 """Every runtime inside every level: it initialises, answers, finds AWS's places, and connects where its provider's security groups let it."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -146,3 +147,12 @@ def test_a_level_that_cannot_keep_functions_in_is_refused_where_some_must_be(tmp
     flags = {"isolation": "process", "security_group_egress": "sg-1=none"}
     with pytest.raises(SettingsError, match=r"process cannot enforce"):
         choose_isolation(Settings.load({}, tmp_path, flags))
+
+
+POLICY = "import os\ndef handler(event, context):\n    return os.sched_getscheduler(0)\n"
+
+
+def test_a_function_does_not_take_the_core_from_whoever_wakes_it(server: Server) -> None:
+    """Decision 0047, for workers and for what a launcher starts."""
+    deploy(server, "policy", "open", Runtime=with_runtime("python3.13"), Code={"ZipFile": package(POLICY)})
+    assert invoke(server.aws, "policy", {}).payload == os.SCHED_BATCH
