@@ -230,7 +230,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--kills-per-second", type=float, default=10.0)
     given = parser.parse_args(arguments)
     print(machine.Conditions.now(machine.load_average(), "python -m bench.soak").sentence())
-    with lambstead() as server, tempfile.TemporaryDirectory() as ran:
+    # Functions write down what they ran where this process reads it, and its workers are found by their place in the tree of processes.
+    with lambstead(isolation="process") as server, tempfile.TemporaryDirectory() as ran:
         deploy(server, "soak", FUNCTION, SLOTS)
         began = time.monotonic()
         tally = uvloop.run(
