@@ -40,6 +40,8 @@ INPUT = json.dumps({"time": "<aws.scheduler.scheduled-time>", "attempt": "<aws.s
 
 @dataclass
 class Answer:
+    payload: bytes = b"null"
+    executed_version: str = "$LATEST"
     is_error: bool = False
 
 
@@ -97,7 +99,7 @@ class World:
             store=self.store,
             invoke_event=self._invoke_event,
             invocations=self.ports,
-            destinations=self.ports,
+            can_reach=self.ports.can_reach,
             realm=REALM,
             policy=RetryPolicy(),
             now=lambda: self.now,

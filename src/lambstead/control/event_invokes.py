@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol, assert_never
 
+from lambstead.control.invoke_path import Invocations
 from lambstead.core.arn import LATEST, FunctionRef, Realm
 from lambstead.core.errors import DomainError
 from lambstead.core.event_invokes import EventInvokeConfig
@@ -44,7 +45,6 @@ from lambstead.core.event_queue import (
     refusal_of,
 )
 from lambstead.core.functions import Configuration
-from lambstead.core.invocations import Target
 from lambstead.core.lineage import arrive
 from lambstead.store.port import Reader, Store, Transaction
 
@@ -58,26 +58,6 @@ MAX_SENDING = 20
 """Messages to other services under way at once."""
 LEASE = timedelta(minutes=5)
 """How long a claim holds without being extended; rounds of the loop extend it while the event runs."""
-
-
-class Answer(Protocol):
-    """How an invocation ended."""
-
-    @property
-    def payload(self) -> bytes: ...
-    @property
-    def executed_version(self) -> str: ...
-    @property
-    def is_error(self) -> bool: ...
-
-
-class Invocations(Protocol):
-    """The invoke path."""
-
-    async def resolve(self, ref: FunctionRef) -> Target: ...
-    async def run(
-        self, target: Target, *, request_id: str, payload: bytes, trace_id: str, client_context: str, tenant_id: str
-    ) -> Answer: ...
 
 
 class Destinations(Protocol):
