@@ -19,9 +19,9 @@ from tests.samples import standard
 
 from lambstead.control.schedules import LEASE, Schedules
 from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.configurations import Publication
 from lambstead.core.errors import DomainError, ResourceNotFound, TooManyRequests
 from lambstead.core.event_queue import Delivery, QueuedEvent, RetryPolicy
-from lambstead.core.functions import Publication
 from lambstead.core.invocations import Target
 from lambstead.core.schedule_targets import UNIVERSAL_INVOKE, ScheduleTarget, TargetCall
 from lambstead.core.schedules import Schedule, Timing

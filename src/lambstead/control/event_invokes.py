@@ -19,6 +19,7 @@ from typing import Protocol, assert_never
 
 from lambstead.control.invoke_path import Invocations
 from lambstead.core.arn import LATEST, FunctionRef, Realm
+from lambstead.core.configurations import Configuration
 from lambstead.core.errors import DomainError
 from lambstead.core.event_invokes import EventInvokeConfig
 from lambstead.core.event_queue import (
@@ -44,7 +45,6 @@ from lambstead.core.event_queue import (
     messages_of,
     refusal_of,
 )
-from lambstead.core.functions import Configuration
 from lambstead.core.lineage import arrive
 from lambstead.store.port import Reader, Store, Transaction
 
