@@ -1,8 +1,8 @@
 """The store as the rest of Lambstead sees it: domain verbs inside transactions.
 
 Work on the store is a plain function of a transaction. `Store.write` runs it in the one writer lane: everything it wrote is durable when
-the call returns, or nothing is if it raised. `Store.read` runs it against a snapshot. Both adapters (SQLite now, PostgreSQL for fleets) pass the
-suite in `tests/contract/`.
+the call returns, or nothing is if it raised. `Store.read` runs it against a snapshot. An adapter passes the
+suite in `tests/contract/`; there is one, for SQLite.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
