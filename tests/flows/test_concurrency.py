@@ -25,11 +25,6 @@ def handler(event, context):
 
 
 @pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
-@pytest.fixture(scope="module")
 def barrier(aws: "LambdaClient") -> str:
     publish_managed(aws, "barrier", BARRIER, create_provider(aws), slots=16, Timeout=60)
     return "barrier"

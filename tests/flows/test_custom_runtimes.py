@@ -37,11 +37,6 @@ done
 """
 
 
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
 def deploy(aws: "LambdaClient", name: str, code: bytes, **members: Any) -> None:
     request = {"Runtime": "provided.al2023", "Handler": "my.handler", "Code": {"ZipFile": code}, **members}
     create_function(aws, name, "", **request)

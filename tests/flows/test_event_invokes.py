@@ -55,11 +55,6 @@ def server(runtimes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield server
 
 
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path

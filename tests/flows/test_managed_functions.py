@@ -29,11 +29,6 @@ def answering(value: str) -> str:
 
 
 @pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
-@pytest.fixture(scope="module")
 def provider(aws: "LambdaClient") -> str:
     return create_provider(aws)
 

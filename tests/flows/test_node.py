@@ -37,11 +37,6 @@ export const handler = async (event, context) => {
 
 
 @pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
-@pytest.fixture(scope="module")
 def provider(aws: "LambdaClient") -> str:
     return create_provider(aws)
 

@@ -25,11 +25,6 @@ def handler(event, context):
 """
 
 
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
 def deploy(aws: "LambdaClient", name: str, source: str, **members: object) -> None:
     created = create_function(aws, name, source, **members)
     assert created["State"] == "Pending"

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.harness import Server, create_function, create_provider, on_provider, wait_for
+from tests.harness import create_function, create_provider, on_provider, wait_for
 from tests.parity.steps import Answers, Refuses, Source, Step, converse, invalid, not_found
 
 if TYPE_CHECKING:
@@ -47,11 +47,6 @@ STEPS = [
     ),
     Step("invoke", {**EVENT, "Payload": b'"' + b"x" * 1_048_574 + b'"'}, Answers(202, None), DOCUMENTATION),
 ]
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
 
 
 def test_asynchronous_invokes_are_answered_as_aws_does(aws: "LambdaClient") -> None:

@@ -18,6 +18,7 @@ from datetime import datetime, timedelta
 from typing import Protocol, assert_never
 
 from lambstead.control.invoke_path import Invocations
+from lambstead.control.loop import end
 from lambstead.core.arn import LATEST, FunctionRef, Realm
 from lambstead.core.configurations import Configuration
 from lambstead.core.errors import DomainError
@@ -133,13 +134,7 @@ class EventInvokes:
     async def stop(self, grace: timedelta) -> None:
         """Claim nothing more and let what runs end for `grace`. What does not is run again by the next server."""
         self._is_stopping = True
-        tasks = self._tasks()
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace.total_seconds())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end(self._tasks(), grace)
 
     async def idle(self) -> None:
         """Return once nothing runs that was running at the call."""

@@ -16,6 +16,7 @@ from datetime import datetime, timedelta
 from typing import Protocol
 
 from lambstead.control.invoke_path import Invocations
+from lambstead.control.loop import end
 from lambstead.core.arn import Realm
 from lambstead.core.errors import DomainError
 from lambstead.core.event_queue import RetryPolicy
@@ -93,13 +94,7 @@ class Schedules:
     async def stop(self, grace: timedelta) -> None:
         """Fire nothing more and let what runs end for `grace`. What does not is run again by the next server."""
         self._is_stopping = True
-        tasks = list(self._running.values())
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace.total_seconds())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end(self._running.values(), grace)
 
     # --- the loop's body ---------------------------------------------------------------------------------------------------
 
