@@ -177,7 +177,8 @@ def test_a_time_out_in_the_middle_is_told(aws: "LambdaClient", kind: str, tmp_pa
 
 @pytest.mark.parametrize("kind", ["node-managed", "custom-standard"])
 def test_a_plain_invoke_gets_the_whole_of_a_streamed_answer(aws: "LambdaClient", kind: str) -> None:
-    answer = aws.invoke(FunctionName=kind, Payload=json.dumps({"do": "many", "count": 1_000, "size": 1_000}).encode())
+    name = deployed(aws, kind, f"whole-{kind}")
+    answer = aws.invoke(FunctionName=name, Payload=json.dumps({"do": "many", "count": 1_000, "size": 1_000}).encode())
     body = answer["Payload"].read()
     assert len(body) == 1_000_000
     assert body[-1_000:].startswith(b"00000999")

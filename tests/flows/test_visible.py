@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from tests.harness import Server, create_provider, invoke, publish_managed, running, wait_for
 
@@ -100,13 +99,7 @@ def test_the_system_log_of_a_provider_is_read_by_command_and_by_cloudwatchs_api(
     lines = [json.loads(line) for line in shown.stdout.splitlines()]
     assert [line["message"].split(" ", 1)[0] for line in lines] == ["Launching", "Successfully"]
     assert lines[1]["message"] == f"Successfully launched {instance['type']} instance {instance['id']} in us-east-1a"
-    logs = boto3.client(
-        "logs",
-        endpoint_url=busy.url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
+    logs = busy.client("logs")
     group = "/aws/lambda/capacity-provider/pool"
     found = logs.describe_log_groups(logGroupNamePrefix="/aws/lambda/capacity-provider/")["logGroups"]
     assert [each["logGroupName"] for each in found] == [group]
@@ -117,19 +110,13 @@ def test_the_system_log_of_a_provider_is_read_by_command_and_by_cloudwatchs_api(
     assert stream["firstEventTimestamp"] == events[0]["timestamp"]
 
 
-def test_a_provider_can_log_into_a_group_of_its_choice(busy: Server) -> None:
-    arn = create_provider(busy.aws, "chosen", TelemetryConfig={"LoggingConfig": {"LogGroup": "/fleet/system"}})
-    publish_managed(busy.aws, "elsewhere", HOLD, arn, slots=2)
-    logs = boto3.client(
-        "logs",
-        endpoint_url=busy.url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
+def test_a_provider_can_log_into_a_group_of_its_choice(server: Server) -> None:
+    arn = create_provider(server.aws, "chosen", TelemetryConfig={"LoggingConfig": {"LogGroup": "/fleet/system"}})
+    publish_managed(server.aws, "elsewhere", HOLD, arn, slots=2)
+    logs = server.client("logs")
     events = logs.filter_log_events(logGroupName="/fleet/system")["events"]
     assert "Launching" in events[0]["message"]
-    assert busy.command("logs", "--provider", "chosen", "--tail", "1").stdout.startswith('{"timestamp":')
+    assert server.command("logs", "--provider", "chosen", "--tail", "1").stdout.startswith('{"timestamp":')
 
 
 @pytest.mark.parametrize(
