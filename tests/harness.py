@@ -268,6 +268,17 @@ def wait_active(aws: "LambdaClient", name: str, qualifier: str = PUBLISHED) -> M
     return wait_for(active, f"{name}:{qualifier} is Active")
 
 
+def wait_updated(aws: "LambdaClient", name: str) -> None:
+    """Return once the last update of `$LATEST` is done; fails at once when it Failed. AWS's waiters ask once a second, which adds up here."""
+
+    def updated() -> bool:
+        found = aws.get_function_configuration(FunctionName=name)
+        assert found["LastUpdateStatus"] != "Failed", found.get("LastUpdateStatusReason")
+        return found["LastUpdateStatus"] == "Successful"
+
+    wait_for(updated, f"{name} is updated")
+
+
 @dataclass(frozen=True)
 class Answer:
     """What an invocation gave."""

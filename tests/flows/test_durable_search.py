@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from tests.durable import create_durable, event_of, finished, start_execution
-from tests.harness import FUNCTIONS, Server, create_function, running, wait_for
+from tests.harness import FUNCTIONS, Server, create_function, running, wait_active, wait_for
 
 WORKFLOWS = (FUNCTIONS / "workflows.py").read_text()
 HEARS = """
@@ -126,7 +126,7 @@ class Subscriber:
 
 def test_subscribers_hear_of_changes_of_status(server: Server) -> None:
     create_function(server.aws, "hears", HEARS)
-    server.aws.get_waiter("function_active_v2").wait(FunctionName="hears")
+    wait_active(server.aws, "hears", "$LATEST")
     everything, failures = Subscriber(), Subscriber()
     subscription = json_of(server, "subscribe", everything.url)["Id"]
     server.command("durable", "subscribe", failures.url, "--function", "orders", "--status", "FAILED")

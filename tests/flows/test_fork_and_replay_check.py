@@ -16,7 +16,7 @@ from tests.durable import (
     status_of,
     types,
 )
-from tests.harness import FUNCTIONS, Server, running, wait_for
+from tests.harness import FUNCTIONS, Server, running, wait_active, wait_for, wait_updated
 
 VERSIONS = (FUNCTIONS / "versions.py").read_text()
 RESULT = ["reserve", "left", "right"]
@@ -34,9 +34,9 @@ def deploy(server: Server, variant: str) -> str:
     package = durable_package(VERSIONS.replace('"FIRST"', f'"{variant}"'))
     aws = server.aws
     aws.update_function_code(FunctionName="versions", ZipFile=package)
-    aws.get_waiter("function_updated_v2").wait(FunctionName="versions")
+    wait_updated(aws, "versions")
     version = aws.publish_version(FunctionName="versions")["Version"]
-    aws.get_waiter("published_version_active").wait(FunctionName="versions", Qualifier=version)
+    wait_active(aws, "versions", version)
     return version
 
 

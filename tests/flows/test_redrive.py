@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from tests.durable import create_durable, durable_package, event_of, finished, history, start_execution, types
-from tests.harness import FUNCTIONS, Server, create_function, running, wait_for
+from tests.harness import FUNCTIONS, Server, create_function, running, wait_active, wait_for
 
 REDRIVEN = (FUNCTIONS / "redriven.py").read_text()
 
@@ -18,7 +18,7 @@ def server(runtimes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         create_durable(server.aws, "redriven", REDRIVEN)
         package = durable_package(REDRIVEN)
         create_function(server.aws, "charger", "", Code={"ZipFile": package}, Handler="app.plain_handler", Timeout=20)
-        server.aws.get_waiter("function_active_v2").wait(FunctionName="charger")
+        wait_active(server.aws, "charger", "$LATEST")
         yield server
 
 

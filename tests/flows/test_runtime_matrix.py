@@ -117,7 +117,7 @@ def deploy(server: Server, runtime: Runtime, name: str, *, managed: bool, **memb
         request |= on_provider(arn, runtime.slots, Publish=True, PublishTo="LATEST_PUBLISHED")
     create_function(server.aws, name, "", **request)
     if not managed:
-        server.aws.get_waiter("function_active_v2").wait(FunctionName=name)
+        wait_active(server.aws, name, "$LATEST")
 
 
 @pytest.fixture(scope="module", params=CELLS, ids=lambda cell: "-".join(cell))

@@ -10,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from tests.drivers.aws_stand_in import StandIn, stand_in
 from tests.durable import create_durable
-from tests.harness import Server, create_function, running, wait_for
+from tests.harness import Server, create_function, running, wait_active, wait_for
 
 REALM = "us-east-1:000000000000"
 ROLE = "arn:aws:iam::000000000000:role/scheduler"
@@ -51,7 +51,7 @@ def scheduler(server: Server) -> Any:
 def deployed(server: Server, folder: Path, name: str) -> str:
     """A function that keeps its events in a folder; its ARN."""
     created = create_function(server.aws, name, KEEP, Environment={"Variables": {"FOLDER": str(folder)}})
-    server.aws.get_waiter("function_active_v2").wait(FunctionName=name)
+    wait_active(server.aws, name, "$LATEST")
     return str(created["FunctionArn"])
 
 
@@ -136,7 +136,7 @@ def test_qualifiers_and_universal_targets_reach_the_version_they_name(
     function = deployed(server, tmp_path, "versioned")
     server.aws.publish_version(FunctionName="versioned")
     server.aws.create_alias(FunctionName="versioned", Name="live", FunctionVersion="1")
-    server.aws.get_waiter("published_version_active").wait(FunctionName="versioned", Qualifier="1")
+    wait_active(server.aws, "versioned", "1")
     payload = json.dumps({"at": "<aws.scheduler.scheduled-time>"})
     create(scheduler, "by-arn", at(timedelta(0)), {"Arn": f"{function}:live"})
     for kind in ("Event", "RequestResponse"):

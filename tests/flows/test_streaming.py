@@ -72,7 +72,7 @@ def deployed(aws: "LambdaClient", kind: str, name: str = "", timeout_s: int = 30
     if mode == "managed":
         wait_active(aws, name)
     else:
-        aws.get_waiter("function_active_v2").wait(FunctionName=name)
+        wait_active(aws, name, "$LATEST")
     return name
 
 
@@ -204,7 +204,7 @@ BUFFERED = "def handler(event, context):\n    if event.get('fail'):\n        rai
 def buffered(aws: "LambdaClient") -> str:
     """A Python function on demand: its answers come whole."""
     create_function(aws, "buffered", BUFFERED)
-    aws.get_waiter("function_active_v2").wait(FunctionName="buffered")
+    wait_active(aws, "buffered", "$LATEST")
     return "buffered"
 
 
