@@ -12,18 +12,10 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 from lambstead.core.capacity import CapacityProvider, InstanceRequirements, ProviderScaling, ProviderState, Sizing
+from lambstead.core.configurations import CodePackage, Configuration, Logging, ManagedInstances
 from lambstead.core.desired import Desired, Policy
 from lambstead.core.fleet import Fleet
-from lambstead.core.functions import (
-    CapacityReady,
-    CodePackage,
-    Configuration,
-    FunctionVersion,
-    Logging,
-    ManagedInstances,
-    State,
-    apply,
-)
+from lambstead.core.functions import CapacityReady, FunctionVersion, State, apply
 from lambstead.core.orders import LaunchInstance, NoteReady, Order, StartEnvironment
 from lambstead.core.reconcile import plan
 

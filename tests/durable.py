@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.harness import CHECKOUT, ROLE, create_function, wait_for
+from tests.harness import CHECKOUT, ROLE, create_function, wait_active, wait_for
 
 if TYPE_CHECKING:
     from types_boto3_lambda import LambdaClient
@@ -72,7 +72,7 @@ def create_durable(aws: "LambdaClient", name: str, source: str, **members: Any) 
     }
     create_function(aws, name, "", **request)
     if "CapacityProviderConfig" not in members:
-        aws.get_waiter("function_active_v2").wait(FunctionName=name)
+        wait_active(aws, name, "$LATEST")
 
 
 def start_execution(

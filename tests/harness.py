@@ -49,16 +49,6 @@ def wait_for(fact: Callable[[], T | None], what: str, seconds: float = PATIENCE_
         time.sleep(0.01)
 
 
-def package(source: str, module: str = "app", **files: str) -> bytes:
-    """A zip with one module and further files."""
-    archive = io.BytesIO()
-    with zipfile.ZipFile(archive, "w") as opened:
-        opened.writestr(f"{module}.py", source)
-        for name, text in files.items():
-            opened.writestr(name, text)
-    return archive.getvalue()
-
-
 FUNCTIONS = Path(__file__).parent / "functions"
 """Sources of functions that several tests deploy."""
 
@@ -72,6 +62,17 @@ def archive(files: Mapping[str, str | bytes], *programs: str) -> bytes:
             entry.external_attr = (0o755 if name in programs else 0o644) << 16
             opened.writestr(entry, text)
     return packed.getvalue()
+
+
+def package(source: str, module: str = "app", **files: str) -> bytes:
+    """A zip with one Python module and further files."""
+    return archive({f"{module}.py": source, **files})
+
+
+def custom_runtime(program: str = "bootstrap.py") -> bytes:
+    """A zip with one of FUNCTIONS as its `bootstrap`, run by an interpreter that is visible in a sandbox, because the launcher runs on it."""
+    interpreter = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
+    return archive({"bootstrap": f"#!{interpreter} -ES\n{(FUNCTIONS / program).read_text()}"}, "bootstrap")
 
 
 @dataclass
@@ -135,6 +136,14 @@ class Server:
     def processes(self) -> list[int]:
         """Every process that this server started, however deep, by the marks they carry."""
         return marked_processes(self.data)
+
+    def command(self, *words: str) -> "subprocess.CompletedProcess[str]":
+        """`lambstead` with these words, for this server."""
+        environ = {name: value for name, value in os.environ.items() if not name.startswith("LAMBSTEAD_")}
+        command = [sys.executable, "-m", "lambstead", *words, "--data", str(self.data)]
+        return subprocess.run(
+            command, env=environ, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, timeout=90
+        )
 
     def stop(self) -> int:
         """SIGTERM, and the exit code."""
@@ -257,6 +266,17 @@ def wait_active(aws: "LambdaClient", name: str, qualifier: str = PUBLISHED) -> M
         return found if found["State"] == "Active" and found.get("LastUpdateStatus") != "InProgress" else None
 
     return wait_for(active, f"{name}:{qualifier} is Active")
+
+
+def wait_updated(aws: "LambdaClient", name: str) -> None:
+    """Return once the last update of `$LATEST` is done; fails at once when it Failed. AWS's waiters ask once a second, which adds up here."""
+
+    def updated() -> bool:
+        found = aws.get_function_configuration(FunctionName=name)
+        assert found["LastUpdateStatus"] != "Failed", found.get("LastUpdateStatusReason")
+        return found["LastUpdateStatus"] == "Successful"
+
+    wait_for(updated, f"{name} is updated")
 
 
 @dataclass(frozen=True)

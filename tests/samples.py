@@ -5,20 +5,9 @@ from typing import Any
 
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
 from lambstead.core.capacity import CapacityProvider, InstanceRequirements, ProviderScaling, ProviderState, Sizing
-from lambstead.core.functions import (
-    CREATING,
-    CodePackage,
-    Configuration,
-    FunctionVersion,
-    Logging,
-    ManagedInstances,
-    Publish,
-    Settled,
-    State,
-    UpdateStatus,
-    apply,
-    publish,
-)
+from lambstead.core.configurations import CodePackage, Configuration, Logging, ManagedInstances
+from lambstead.core.functions import CREATING, FunctionVersion, Settled, State, UpdateStatus, apply
+from lambstead.core.publishing import Publish, publish
 
 AT = "2026-11-21T10:00:00.000+0000"
 

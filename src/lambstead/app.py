@@ -317,7 +317,7 @@ class Lambstead:
                 also=also,
             ),
             invocations=self.invocations,
-            destinations=destinations,
+            can_reach=destinations.can_reach,
             realm=realm,
             policy=retries,
             now=lambda: datetime.now(UTC),

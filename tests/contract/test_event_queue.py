@@ -9,9 +9,9 @@ import pytest
 from tests.kept import Kept
 from tests.samples import latest, standard
 
+from lambstead.core.configurations import CodePackage, Layer
 from lambstead.core.event_queue import DeadLetter, Delivery, QueuedEvent, QueueTotals, Response
 from lambstead.core.event_sources import EventSourceMapping, Kind, State
-from lambstead.core.functions import CodePackage, Layer
 from lambstead.core.layers import LayerPolicy, LayerVersion
 from lambstead.store.port import Transaction
 

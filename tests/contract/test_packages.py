@@ -25,8 +25,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lambstead.core.account import UNZIPPED_CODE_BYTES, ZIPPED_CODE_BYTES
+from lambstead.core.configurations import CodePackage
 from lambstead.core.errors import InvalidParameterValue, RequestEntityTooLarge
-from lambstead.core.functions import CodePackage
 from lambstead.store.packages import MAX_DEPTH, MAX_ENTRIES, DiskPackages, extract
 from lambstead.store.port import Packages
 

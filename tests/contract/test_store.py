@@ -30,10 +30,10 @@ from tests.samples import AT, created, latest, managed, provider, published, ser
 from lambstead.core.aliases import Alias
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
 from lambstead.core.capacity import CapacityProvider, InstanceRequirements, ProviderScaling, ProviderState
+from lambstead.core.configurations import CodePackage
 from lambstead.core.functions import (
     BoundsRequested,
     CapacityFailed,
-    CodePackage,
     DeletionRequested,
     FunctionVersion,
     Reason,

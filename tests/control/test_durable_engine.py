@@ -19,11 +19,11 @@ from lambstead.control.durable.notices import Notices
 from lambstead.control.durable.ready import ReadyQueue
 from lambstead.control.loop import Loop
 from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.configurations import Publication
 from lambstead.core.durable.lifecycle import Backoff, Start, start
 from lambstead.core.durable.model import Change, DurableConfig, Execution, ExecutionStatus, State
 from lambstead.core.durable.triggers import wakes_at
 from lambstead.core.errors import InvalidParameterValue, TooManyRequests
-from lambstead.core.functions import Publication
 from lambstead.core.invocations import Target
 from lambstead.drivers.webhooks import HttpWebhooks
 from lambstead.store.port import Reader, Transaction

@@ -18,10 +18,10 @@ from tests.samples import latest, standard
 
 from lambstead.control.event_invokes import LEASE, EventInvokes
 from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.configurations import Publication
 from lambstead.core.errors import DomainError, ResourceNotFound, ServiceFailure, TooManyRequests
 from lambstead.core.event_invokes import EventInvokeConfig
 from lambstead.core.event_queue import MAX_DELIVERY_ATTEMPTS, Delivery, DeliveryFailed, QueuedEvent, RetryPolicy
-from lambstead.core.functions import Publication
 from lambstead.core.invocations import Target
 from lambstead.store.port import Reader, Transaction
 from lambstead.store.sqlite import SqliteStore

@@ -19,9 +19,9 @@ from tests.samples import standard
 
 from lambstead.control.schedules import LEASE, Schedules
 from lambstead.core.arn import FunctionRef, Realm
+from lambstead.core.configurations import Publication
 from lambstead.core.errors import DomainError, ResourceNotFound, TooManyRequests
 from lambstead.core.event_queue import Delivery, QueuedEvent, RetryPolicy
-from lambstead.core.functions import Publication
 from lambstead.core.invocations import Target
 from lambstead.core.schedule_targets import UNIVERSAL_INVOKE, ScheduleTarget, TargetCall
 from lambstead.core.schedules import Schedule, Timing
@@ -40,6 +40,8 @@ INPUT = json.dumps({"time": "<aws.scheduler.scheduled-time>", "attempt": "<aws.s
 
 @dataclass
 class Answer:
+    payload: bytes = b"null"
+    executed_version: str = "$LATEST"
     is_error: bool = False
 
 
@@ -97,7 +99,7 @@ class World:
             store=self.store,
             invoke_event=self._invoke_event,
             invocations=self.ports,
-            destinations=self.ports,
+            can_reach=self.ports.can_reach,
             realm=REALM,
             policy=RetryPolicy(),
             now=lambda: self.now,

@@ -9,8 +9,8 @@ from lambstead.core.configuration_rules import (
     check_variables,
     logging_config,
 )
+from lambstead.core.configurations import Logging
 from lambstead.core.errors import InvalidParameterValue, ValidationError
-from lambstead.core.functions import Logging
 from lambstead.core.runtimes import MANAGED, RETIRED, check_runtime
 
 TEXT = Logging("Text", "/aws/lambda/f")

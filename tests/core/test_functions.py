@@ -12,6 +12,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from tests.samples import AT, created, latest, managed, published, serving, standard
 
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
+from lambstead.core.configurations import Configuration, Publication
 from lambstead.core.errors import DomainError, IllegalTransition, PreconditionFailed, ResourceConflict
 from lambstead.core.functions import (
     CREATING,
@@ -19,12 +20,9 @@ from lambstead.core.functions import (
     BoundsRequested,
     CapacityFailed,
     CapacityReady,
-    Configuration,
     DeletionRequested,
     Drained,
     FunctionVersion,
-    Publication,
-    Publish,
     Reason,
     Republished,
     Settled,
@@ -33,13 +31,12 @@ from lambstead.core.functions import (
     UpdateStatus,
     VersionEvent,
     apply,
-    is_published_already,
     numbered,
     ordinal_of,
-    publish,
     refuse_stale_revision,
     refuse_while_settling,
 )
+from lambstead.core.publishing import Publish, is_published_already, publish
 from lambstead.core.scaling import ScalingBounds
 
 LATER = "2026-11-21T11:00:00.000+0000"

@@ -10,6 +10,7 @@ from tests.samples import AT, created, latest, managed, published, serving, stan
 
 from lambstead.core.aliases import Alias, second_version
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm, TaggedResource, capacity_provider_name
+from lambstead.core.configurations import Publication
 from lambstead.core.errors import (
     AccessDenied,
     DomainError,
@@ -24,7 +25,6 @@ from lambstead.core.functions import (
     CapacityFailed,
     DeletionRequested,
     FunctionVersion,
-    Publication,
     Reason,
     Updated,
     apply,

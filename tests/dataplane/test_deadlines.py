@@ -8,9 +8,9 @@ from dataclasses import replace
 import msgspec
 from tests.samples import managed
 
+from lambstead.core.configurations import Publication
 from lambstead.core.errors import DomainError
 from lambstead.core.fleet import PublicationKey
-from lambstead.core.functions import Publication
 from lambstead.core.invocations import Target
 from lambstead.core.throttles import Throttles
 from lambstead.dataplane.lane import Lane, Link

@@ -14,9 +14,9 @@ from tests.samples import created, managed, serving
 
 from lambstead.api.lambda_invoke import MAX_CLIENT_CONTEXT_BYTES, decoded_client_context
 from lambstead.core.arn import LATEST_PUBLISHED, Realm
+from lambstead.core.configurations import Publication
 from lambstead.core.errors import InvalidRequestContent, TooManyRequests
 from lambstead.core.fleet import PublicationKey
-from lambstead.core.functions import Publication
 from lambstead.core.invocations import Target
 from lambstead.core.throttles import Throttles
 from lambstead.core.traces import trace_header

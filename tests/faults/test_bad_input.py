@@ -18,7 +18,17 @@ from urllib.parse import quote, urlsplit
 import pytest
 from botocore.loaders import Loader
 from botocore.model import ListShape, MapShape, ServiceModel, Shape, StructureShape
-from tests.harness import OPERATOR, ROLE, Server, create_function, create_provider, on_provider, package, running
+from tests.harness import (
+    OPERATOR,
+    ROLE,
+    Server,
+    create_function,
+    create_provider,
+    on_provider,
+    package,
+    running,
+    wait_active,
+)
 
 from lambstead.api.operations import LAMBDA
 
@@ -347,7 +357,7 @@ def quiet(runtimes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with running(tmp_path_factory.mktemp("bad") / "data") as server:
         create_provider(server.aws)
         create_function(server.aws, "existing", SOURCE)
-        server.aws.get_waiter("function_active_v2").wait(FunctionName="existing")
+        wait_active(server.aws, "existing", "$LATEST")
         yield server
 
 

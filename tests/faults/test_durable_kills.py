@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.durable import create_durable, event_of, finished, history, start_execution, types
-from tests.harness import FUNCTIONS, Server, create_function, marked_processes, running, start, wait_for
+from tests.harness import FUNCTIONS, Server, create_function, marked_processes, running, start, wait_active, wait_for
 
 WORKFLOWS = (FUNCTIONS / "workflows.py").read_text()
 FLOW = "flow"
@@ -76,7 +76,7 @@ def test_callbacks_and_chained_invocations_go_on_after_a_kill(runtimes: Path, tm
     plain = "import os, time\ndef handler(event, context):\n    open(event['folder'] + f'/plain-{time.time_ns()}', 'w').close()\n    while not os.path.exists(event['folder'] + '/open'):\n        time.sleep(0.005)\n    return 'plain'\n"
     try:
         create_function(server.aws, "plain", plain, Timeout=60)
-        server.aws.get_waiter("function_active_v2").wait(FunctionName="plain")
+        wait_active(server.aws, "plain", "$LATEST")
         waiting = {"do": "chained", "function": f"{FLOW}:$LATEST", "payload": {"do": "callback"}}
         parent = start_execution(server.aws, FLOW, waiting)
         child = event_of(server.aws, parent, "ChainedInvokeStarted")["ChainedInvokeStartedDetails"][

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.harness import Server, create_function, marked_processes, running, start, wait_for
+from tests.harness import Server, create_function, marked_processes, running, start, wait_active, wait_for
 
 if TYPE_CHECKING:
     from types_boto3_lambda import LambdaClient
@@ -32,7 +32,7 @@ def documents(folder: Path) -> list[dict[str, Any]]:
 
 def deploy(aws: "LambdaClient") -> None:
     create_function(aws, "count", COUNT, Timeout=60)
-    aws.get_waiter("function_active_v2").wait(FunctionName="count")
+    wait_active(aws, "count", "$LATEST")
 
 
 def send(aws: "LambdaClient", folder: Path, number: int, **event: Any) -> str:

@@ -24,6 +24,7 @@ from tests.harness import (
     start,
     wait_active,
     wait_for,
+    wait_updated,
 )
 
 if TYPE_CHECKING:
@@ -143,7 +144,7 @@ def test_after_kill_of_the_server_everything_acknowledged_is_there_and_active_ve
         wait_active(aws, "victim", "1")
         aws.create_alias(FunctionName="victim", Name="live", FunctionVersion="1")
         create_function(aws, "standard", "def handler(e, c):\n    return 'standard'\n")
-        aws.get_waiter("function_active_v2").wait(FunctionName="standard")
+        wait_active(aws, "standard", "$LATEST")
         before = everything(aws)
         children = marked_processes(data)
         server.kill()
@@ -210,7 +211,7 @@ def test_acknowledged_writes_survive_a_kill_at_any_moment(runtimes: Path, tmp_pa
         }
         assert set(acknowledged) <= names
         for name in acknowledged[:3]:
-            again.aws.get_waiter("function_active_v2").wait(FunctionName=name)
+            wait_active(again.aws, name, "$LATEST")
             assert invoke(again.aws, name).payload == 1
 
 
@@ -232,9 +233,9 @@ def test_a_timed_out_invocation_of_a_managed_function_keeps_its_slot_until_the_c
 ) -> None:
     source = HOLD.replace("return os.getpid()\n    folder", "return 'free'\n    folder")
     own.aws.update_function_configuration(FunctionName="victim", Timeout=1)
-    own.aws.get_waiter("function_updated_v2").wait(FunctionName="victim")
+    wait_updated(own.aws, "victim")
     own.aws.update_function_code(FunctionName="victim", ZipFile=package(source))
-    own.aws.get_waiter("function_updated_v2").wait(FunctionName="victim")
+    wait_updated(own.aws, "victim")
     own.aws.publish_version(FunctionName="victim")
     wait_active(own.aws, "victim", "1")
     folder = tmp_path / "held"

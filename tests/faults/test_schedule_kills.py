@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.harness import Server, create_function, marked_processes, running, start, wait_for
+from tests.harness import Server, create_function, marked_processes, running, start, wait_active, wait_for
 
 ROLE = "arn:aws:iam::000000000000:role/scheduler"
 KEEP = """
@@ -22,7 +22,7 @@ def handler(event, context):
 
 def deploy(server: Server, folder: Path) -> str:
     created = create_function(server.aws, "keep", KEEP, Environment={"Variables": {"FOLDER": str(folder)}})
-    server.aws.get_waiter("function_active_v2").wait(FunctionName="keep")
+    wait_active(server.aws, "keep", "$LATEST")
     return str(created["FunctionArn"])
 
 

@@ -25,13 +25,13 @@ def handler(event, context):
 
 
 @pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
+def provider(aws: "LambdaClient") -> str:
+    return create_provider(aws)
 
 
 @pytest.fixture(scope="module")
-def barrier(aws: "LambdaClient") -> str:
-    publish_managed(aws, "barrier", BARRIER, create_provider(aws), slots=16, Timeout=60)
+def barrier(aws: "LambdaClient", provider: str) -> str:
+    publish_managed(aws, "barrier", BARRIER, provider, slots=16, Timeout=60)
     return "barrier"
 
 
@@ -77,11 +77,8 @@ def test_an_invocation_that_finds_no_slot_in_time_is_throttled_with_the_reason(
     assert len(inside(tmp_path)) == 16, "the refused one never ran"
 
 
-def test_waiting_invocations_are_served_in_order_of_arrival(
-    server: Server, aws: "LambdaClient", tmp_path: Path
-) -> None:
+def test_waiting_invocations_are_served_in_order_of_arrival(server: Server, aws: "LambdaClient", provider: str) -> None:
     source = "import time\ndef handler(event, context):\n    time.sleep(event['s'])\n    return time.time()\n"
-    provider = next(p for p in aws.list_capacity_providers()["CapacityProviders"])["CapacityProviderArn"]
     publish_managed(aws, "single", source, provider, slots=1)
     answers: list[tuple[int, Answer]] = []
     threads = []

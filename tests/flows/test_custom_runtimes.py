@@ -37,16 +37,11 @@ done
 """
 
 
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
 def deploy(aws: "LambdaClient", name: str, code: bytes, **members: Any) -> None:
     request = {"Runtime": "provided.al2023", "Handler": "my.handler", "Code": {"ZipFile": code}, **members}
     create_function(aws, name, "", **request)
     if "Publish" not in members:
-        aws.get_waiter("function_active_v2").wait(FunctionName=name)
+        wait_active(aws, name, "$LATEST")
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,7 @@ from tests.harness import (
     running,
     wait_active,
     wait_for,
+    wait_updated,
 )
 
 WORKFLOWS = (FUNCTIONS / "workflows.py").read_text()
@@ -54,7 +55,7 @@ def server(runtimes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with running(tmp_path_factory.mktemp("durable")) as server:
         create_durable(server.aws, FLOW, WORKFLOWS)
         create_function(server.aws, "plain", PLAIN)
-        server.aws.get_waiter("function_active_v2").wait(FunctionName="plain")
+        wait_active(server.aws, "plain", "$LATEST")
         yield server
 
 
@@ -172,7 +173,7 @@ def test_an_execution_keeps_the_version_it_was_started_with(server: Server) -> N
     arn = start_execution(aws, "pinned", qualifier="live")
     assert ":pinned:1/durable-execution/" in arn
     aws.update_function_code(FunctionName="pinned", ZipFile=durable_package(VERSIONED.replace("VERSION", "two")))
-    aws.get_waiter("function_updated_v2").wait(FunctionName="pinned")
+    wait_updated(aws, "pinned")
     version = aws.publish_version(FunctionName="pinned")["Version"]
     assert version == "2"
     aws.update_alias(FunctionName="pinned", Name="live", FunctionVersion="2")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from botocore.exceptions import ClientError
 from tests.drivers.aws_stand_in import stand_in
-from tests.harness import Server, create_function, create_provider, publish_managed, running, wait_for
+from tests.harness import Server, create_function, create_provider, publish_managed, running, wait_active, wait_for
 
 if TYPE_CHECKING:
     from types_boto3_lambda import LambdaClient
@@ -55,11 +55,6 @@ def server(runtimes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield server
 
 
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     return tmp_path
@@ -69,7 +64,7 @@ def deploy(aws: "LambdaClient", source: str = RECORD, **members: Any) -> str:
     """A standard function of a new name, Active."""
     name = f"f-{uuid.uuid4().hex[:8]}"
     create_function(aws, name, source, **members)
-    aws.get_waiter("function_active_v2").wait(FunctionName=name)
+    wait_active(aws, name, "$LATEST")
     return name
 
 

@@ -1,15 +1,14 @@
 """Wrapper scripts (AWS_LAMBDA_EXEC_WRAPPER): started instead of the runtime, which they start in their turn."""
 
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.harness import (
-    FUNCTIONS,
     Server,
     archive,
     create_function,
     create_provider,
+    custom_runtime,
     invoke,
     on_provider,
     wait_active,
@@ -71,14 +70,13 @@ def test_a_wrapper_that_is_not_there(aws: "LambdaClient") -> None:
 
 def test_custom_runtimes_have_no_wrapper(aws: "LambdaClient") -> None:
     """Developer Guide: wrapper scripts are not supported on OS-only runtimes."""
-    bootstrap = f"#!{sys.executable} -ES\n{(FUNCTIONS / 'bootstrap.py').read_text()}"
     create_function(
         aws,
         "custom",
         "",
         Runtime="provided.al2023",
         Handler="any",
-        Code={"ZipFile": archive({"bootstrap": bootstrap}, "bootstrap")},
+        Code={"ZipFile": custom_runtime()},
         Environment={"Variables": {"AWS_LAMBDA_EXEC_WRAPPER": "/var/task/nothing"}},
     )
     wait_active(aws, "custom", "$LATEST")

@@ -1,8 +1,6 @@
 """Forks, replay checks, and stop or redrive of all that a search finds: with AWS's SDK and the command."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ from tests.durable import (
     status_of,
     types,
 )
-from tests.harness import FUNCTIONS, Server, running, wait_for
+from tests.harness import FUNCTIONS, Server, running, wait_active, wait_for, wait_updated
 
 VERSIONS = (FUNCTIONS / "versions.py").read_text()
 RESULT = ["reserve", "left", "right"]
@@ -31,19 +29,14 @@ def server(runtimes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield server
 
 
-def lambstead(server: Server, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "lambstead", "durable", *arguments, "--data", str(server.data)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=90)
-
-
 def deploy(server: Server, variant: str) -> str:
     """A published version with this variant of the code."""
     package = durable_package(VERSIONS.replace('"FIRST"', f'"{variant}"'))
     aws = server.aws
     aws.update_function_code(FunctionName="versions", ZipFile=package)
-    aws.get_waiter("function_updated_v2").wait(FunctionName="versions")
+    wait_updated(aws, "versions")
     version = aws.publish_version(FunctionName="versions")["Version"]
-    aws.get_waiter("published_version_active").wait(FunctionName="versions", Qualifier=version)
+    wait_active(aws, "versions", version)
     return version
 
 
@@ -63,7 +56,7 @@ def test_a_fork_goes_on_from_the_chosen_operation_with_another_version(
     assert json.loads(finished(server.aws, arn)["Result"]) == RESULT
     before = history(server.aws, arn)
     other = deploy(server, "RESULT")
-    done = lambstead(server, "fork", arn, "--up-to", "left", "--qualifier", other, "--name", "again", "--json")
+    done = server.command("durable", "fork", arn, "--up-to", "left", "--qualifier", other, "--name", "again", "--json")
     assert done.returncode == 0, done.stderr
     made = json.loads(done.stdout)["DurableExecutionArn"]
     assert f":versions:{other}/durable-execution/again/" in made
@@ -71,9 +64,9 @@ def test_a_fork_goes_on_from_the_chosen_operation_with_another_version(
     assert runs(tmp_path) == ["left", "reserve", "right", "right"], "only what is not copied runs again"
     assert types(history(server.aws, made))[0] == "ExecutionStarted"
     assert history(server.aws, arn) == before
-    attributes = json.loads(lambstead(server, "attributes", made, "--json").stdout)
+    attributes = json.loads(server.command("durable", "attributes", made, "--json").stdout)
     assert attributes == {"forked-from": arn}
-    taken = lambstead(server, "fork", arn, "--name", "again")
+    taken = server.command("durable", "fork", arn, "--name", "again")
     assert (taken.returncode, "was started already" in taken.stderr) == (2, True)
 
 
@@ -81,7 +74,7 @@ def test_a_fork_takes_another_input_and_leaves_an_open_source_alone(server: Serv
     event: dict[str, Any] = {"folder": str(tmp_path), "approval": True}
     arn = start_execution(server.aws, "versions", event, qualifier=first)
     event_of(server.aws, arn, "CallbackStarted")
-    done = lambstead(server, "fork", arn, "--input", json.dumps({"folder": str(tmp_path)}))
+    done = server.command("durable", "fork", arn, "--input", json.dumps({"folder": str(tmp_path)}))
     made = done.stdout.strip()
     assert json.loads(finished(server.aws, made)["Result"]) == RESULT
     assert status_of(server.aws, arn) == "RUNNING"
@@ -92,7 +85,7 @@ def test_a_fork_takes_another_input_and_leaves_an_open_source_alone(server: Serv
         ("--input", "{"): "Input is not JSON",
         ("--qualifier", "999"): "Function not found",
     }.items():
-        refused = lambstead(server, "fork", arn, *arguments)
+        refused = server.command("durable", "fork", arn, *arguments)
         assert (refused.returncode, words in refused.stderr) == (2, True), refused
 
 
@@ -108,7 +101,7 @@ def test_a_replay_check_finds_what_another_version_does_differently(server: Serv
     steps = runs(tmp_path)
 
     def check(qualifier: str, *what: str) -> tuple[int, dict[str, tuple[str, str]]]:
-        done = lambstead(server, "replay-check", *(what or (ended, waits)), "--qualifier", qualifier, "--json")
+        done = server.command("durable", "replay-check", *(what or (ended, waits)), "--qualifier", qualifier, "--json")
         found = {each["DurableExecutionName"]: (each["Verdict"], each["Because"]) for each in json.loads(done.stdout)}
         return done.returncode, found
 
@@ -124,12 +117,12 @@ def test_a_replay_check_finds_what_another_version_does_differently(server: Serv
     code, found = check(deploy(server, "CRASH"), ended)
     assert "The invocation failed" in found["ended"][1]
 
-    table = lambstead(server, "replay-check", "--function", "versions", "--name", "ended", "--qualifier", first)
+    table = server.command("durable", "replay-check", "--function", "versions", "--name", "ended", "--qualifier", first)
     assert table.returncode == 0
     assert "1 checked against" in table.stderr
     assert runs(tmp_path) == steps, "no step ran again"
     assert [history(server.aws, each) for each in (ended, waits)] == histories, "nothing of it is stored"
-    listed = json.loads(lambstead(server, "list", "--name", "replay*", "--json").stdout)
+    listed = json.loads(server.command("durable", "list", "--name", "replay*", "--json").stdout)
     assert listed == []
 
 
@@ -139,17 +132,17 @@ def test_all_that_a_search_finds_is_stopped_and_redriven(server: Server, first: 
     for arn in arns:
         event_of(server.aws, arn, "CallbackStarted")
     meant = ("--name", "bulk-*", "--function", "versions")
-    dry = lambstead(server, "stop", *meant, "--dry-run")
+    dry = server.command("durable", "stop", *meant, "--dry-run")
     assert "5 executions would be meant" in dry.stderr
     assert {status_of(server.aws, arn) for arn in arns} == {"RUNNING"}
-    done = lambstead(server, "stop", *meant, "--yes", "--reason", "not needed")
+    done = server.command("durable", "stop", *meant, "--yes", "--reason", "not needed")
     assert (done.returncode, "5 done, 0 refused" in done.stderr) == (0, True), done
     assert {status_of(server.aws, arn) for arn in arns} == {"STOPPED"}
     assert server.aws.get_durable_execution(DurableExecutionArn=arns[0])["Error"]["ErrorMessage"] == "not needed"
-    again = lambstead(server, "redrive", *meant, "--yes", "--json")
+    again = server.command("durable", "redrive", *meant, "--yes", "--json")
     assert len(json.loads(again.stdout)) == 5
     assert {status_of(server.aws, arn) for arn in arns} == {"RUNNING"}
-    refused = lambstead(server, "redrive", arns[0], arns[1])
+    refused = server.command("durable", "redrive", arns[0], arns[1])
     assert (refused.returncode, "0 done, 2 refused" in refused.stderr) == (1, True)
-    assert lambstead(server, "stop").returncode == 2
-    assert lambstead(server, "stop", arns[0], "--name", "x").returncode == 2
+    assert server.command("durable", "stop").returncode == 2
+    assert server.command("durable", "stop", arns[0], "--name", "x").returncode == 2

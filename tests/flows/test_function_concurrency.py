@@ -39,11 +39,6 @@ RESERVATION = "ReservedFunctionConcurrentInvocationLimitExceeded"
 ACCOUNT = "ConcurrentInvocationLimitExceeded"
 
 
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
 def deploy(aws: "LambdaClient", name: str, source: str, **members: Any) -> None:
     """A standard function with version 1 and an alias `live` for it."""
     create_function(aws, name, source, **members)

@@ -113,11 +113,6 @@ def with_url(aws: "LambdaClient", name: str, source: str = ECHO, auth: str = "NO
 
 
 @pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
-@pytest.fixture(scope="module")
 def url(aws: "LambdaClient") -> str:
     return with_url(aws, "echo")
 

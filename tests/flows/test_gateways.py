@@ -17,6 +17,7 @@ import psutil
 import pytest
 from botocore.exceptions import ClientError
 from tests.harness import (
+    FUNCTIONS,
     Server,
     archive,
     create_function,
@@ -225,39 +226,24 @@ def test_what_gateways_pass_on_works_as_ever(server: Server) -> None:
 def test_streamed_answers_flow_through_gateways(server: Server) -> None:
     runtime = with_runtime("nodejs22.x")
     arn = server.aws.get_capacity_provider(CapacityProviderName="pool")["CapacityProvider"]["CapacityProviderArn"]
-    code = {"ZipFile": archive({"index.mjs": STREAMING_NODE})}
+    code = {"ZipFile": archive({"index.mjs": (FUNCTIONS / "streaming.mjs").read_text()})}
     members = on_provider(arn, 4, Runtime=runtime, Handler="index.handler", Code=code)
     create_function(server.aws, "streams", "", **members, Publish=True, PublishTo="LATEST_PUBLISHED")
     wait_active(server.aws, "streams")
     size = 3 * 1024 * 1024
-    events = list(streamed(server.aws, {"size": size}))
+    events = list(streamed(server.aws, {"do": "fill", "size": size}))
     assert sum(len(event["PayloadChunk"]["Payload"]) for event in events if "PayloadChunk" in event) == size
     assert "ErrorCode" not in events[-1]["InvokeComplete"]
-    broken = list(streamed(server.aws, {"size": 1000, "fails": True}))
+    broken = list(streamed(server.aws, {"do": "fill", "size": 1000, "fails": True}))
     assert broken[0]["PayloadChunk"]["Payload"]
     assert broken[-1]["InvokeComplete"]["ErrorCode"] == "Unhandled"
-    answer = server.aws.invoke_with_response_stream(FunctionName="streams", Payload=json.dumps({"size": size}))
+    payload = json.dumps({"do": "fill", "size": size})
+    answer = server.aws.invoke_with_response_stream(FunctionName="streams", Payload=payload)
     assert answer["ExecutedVersion"] == "$LATEST.PUBLISHED"
     answer["EventStream"].close()  # a caller that leaves
     wait_for(lambda: not any(e["busy"] for e in server.environments("streams")), "its slot is free again")
     with pytest.raises(ClientError, match="Function not found"):
         server.aws.invoke_with_response_stream(FunctionName="nobody")
-
-
-STREAMING_NODE = """
-export const handler = awslambda.streamifyResponse(async (event, response) => {
-  const part = 'x'.repeat(1000);
-  let left = event.size;
-  while (left > 0) {
-    const next = part.slice(0, left);
-    if (!response.write(next)) await new Promise((resolve) => response.once('drain', resolve));
-    left -= next.length;
-  }
-  if (event.fails) throw new Error('in the middle');
-  response.end();
-  await response.finished();
-});
-"""
 
 
 def streamed(aws: "LambdaClient", event: Any) -> Any:

@@ -38,11 +38,6 @@ runs = pytest.mark.skipif(bool(MISSING), reason=MISSING)
 
 
 @pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
-@pytest.fixture(scope="module")
 def code(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     """The compiled function: a class in the root of the package."""
     classes = tmp_path_factory.mktemp("classes")

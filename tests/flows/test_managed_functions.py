@@ -16,6 +16,7 @@ from tests.harness import (
     publish_managed,
     wait_active,
     wait_for,
+    wait_updated,
 )
 
 if TYPE_CHECKING:
@@ -26,11 +27,6 @@ ECHO = "def handler(event, context):\n    return {'event': event, 'version': con
 
 def answering(value: str) -> str:
     return f"def handler(event, context):\n    return {value!r}\n"
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
 
 
 @pytest.fixture(scope="module")
@@ -80,7 +76,7 @@ def test_numbers_are_immutable_and_republish_replaces_in_place(aws: "LambdaClien
     assert (first["Version"], first["State"]) == ("1", "Pending")
     wait_active(aws, "numbers", "1")
     aws.update_function_code(FunctionName="numbers", ZipFile=package(answering("two")))
-    aws.get_waiter("function_updated_v2").wait(FunctionName="numbers")
+    wait_updated(aws, "numbers")
     assert invoke(aws, "numbers").payload == "one", "an update has no effect until it is published"
     again = aws.publish_version(FunctionName="numbers", PublishTo="LATEST_PUBLISHED")
     assert (again["State"], again["LastUpdateStatus"], again["LastUpdateStatusReasonCode"]) == (
@@ -100,7 +96,7 @@ def test_numbers_are_immutable_and_republish_replaces_in_place(aws: "LambdaClien
 def test_a_republish_under_load_drops_nothing(server: Server, aws: "LambdaClient", provider: str) -> None:
     publish_managed(aws, "rolling", answering("old"), provider)
     aws.update_function_code(FunctionName="rolling", ZipFile=package(answering("new")))
-    aws.get_waiter("function_updated_v2").wait(FunctionName="rolling")
+    wait_updated(aws, "rolling")
     aws.publish_version(FunctionName="rolling", PublishTo="LATEST_PUBLISHED")
     answers = [invoke(aws, "rolling").payload]
     while answers[-1] != "new":
@@ -134,7 +130,7 @@ def test_a_failing_init_fails_the_version_and_says_why(aws: "LambdaClient", prov
     assert "No module named 'missing_module'" in failed["StateReason"]
     refused(lambda: aws.invoke(FunctionName="broken"), "ResourceConflictException", "following state: Failed")
     aws.update_function_code(FunctionName="broken", ZipFile=package(answering("mended")))
-    aws.get_waiter("function_updated_v2").wait(FunctionName="broken")
+    wait_updated(aws, "broken")
     aws.publish_version(FunctionName="broken", PublishTo="LATEST_PUBLISHED")
     wait_active(aws, "broken")
     assert invoke(aws, "broken").payload == "mended"
@@ -143,7 +139,7 @@ def test_a_failing_init_fails_the_version_and_says_why(aws: "LambdaClient", prov
 def test_a_failing_republish_leaves_the_old_publication_serving(aws: "LambdaClient", provider: str) -> None:
     publish_managed(aws, "steady", answering("steady"), provider)
     aws.update_function_code(FunctionName="steady", ZipFile=package("raise RuntimeError('at import')\n"))
-    aws.get_waiter("function_updated_v2").wait(FunctionName="steady")
+    wait_updated(aws, "steady")
     aws.publish_version(FunctionName="steady", PublishTo="LATEST_PUBLISHED")
     failed = wait_for(
         lambda: (

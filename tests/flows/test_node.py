@@ -37,11 +37,6 @@ export const handler = async (event, context) => {
 
 
 @pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
-@pytest.fixture(scope="module")
 def provider(aws: "LambdaClient") -> str:
     return create_provider(aws)
 
@@ -52,7 +47,7 @@ def deploy(aws: "LambdaClient", name: str, source: str, runtime: str = "nodejs24
     request = {"Handler": "index.handler", "Code": {"ZipFile": archive({file: source})}, **members}
     create_function(aws, name, "", Runtime=with_runtime(runtime), **request)
     if "Publish" not in members:
-        aws.get_waiter("function_active_v2").wait(FunctionName=name)
+        wait_active(aws, name, "$LATEST")
 
 
 def publish(aws: "LambdaClient", name: str, source: str, provider: str, slots: int = 4, **members: Any) -> None:

@@ -1,15 +1,13 @@
 """Redrive of executions of AWS's SDK, as an operator does it."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.durable import create_durable, durable_package, event_of, finished, history, start_execution, types
-from tests.harness import FUNCTIONS, Server, create_function, running, wait_for
+from tests.harness import FUNCTIONS, Server, create_function, running, wait_active, wait_for
 
 REDRIVEN = (FUNCTIONS / "redriven.py").read_text()
 
@@ -20,13 +18,8 @@ def server(runtimes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         create_durable(server.aws, "redriven", REDRIVEN)
         package = durable_package(REDRIVEN)
         create_function(server.aws, "charger", "", Code={"ZipFile": package}, Handler="app.plain_handler", Timeout=20)
-        server.aws.get_waiter("function_active_v2").wait(FunctionName="charger")
+        wait_active(server.aws, "charger", "$LATEST")
         yield server
-
-
-def lambstead(server: Server, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "lambstead", "durable", *arguments, "--data", str(server.data)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
 
 
 def failed(server: Server, do: str, folder: Path, **event: Any) -> str:
@@ -45,7 +38,7 @@ def runs(folder: Path, what: str) -> int:
 def test_only_what_failed_is_run_again(server: Server, tmp_path: Path, do: str, kept: str) -> None:
     arn = failed(server, do, tmp_path)
     (tmp_path / "mended").touch()
-    done = lambstead(server, "redrive", arn, "--json")
+    done = server.command("durable", "redrive", arn, "--json")
     assert done.returncode == 0, done.stderr
     assert [each["Name"] for each in json.loads(done.stdout)["Reopened"]] == ["charge"]
     found = finished(server.aws, arn)
@@ -64,7 +57,7 @@ def test_only_what_failed_is_run_again(server: Server, tmp_path: Path, do: str, 
 def test_what_a_chained_invocation_ran_is_redriven_or_run_again(server: Server, tmp_path: Path, do: str) -> None:
     arn = failed(server, do, tmp_path)
     (tmp_path / "mended").touch()
-    assert lambstead(server, "redrive", arn).returncode == 0
+    assert server.command("durable", "redrive", arn).returncode == 0
     assert finished(server.aws, arn)["Status"] == "SUCCEEDED"
     assert runs(tmp_path, "charge") == 2
     assert runs(tmp_path, "reserve") == (1 if do == "parent" else 0)
@@ -73,7 +66,7 @@ def test_what_a_chained_invocation_ran_is_redriven_or_run_again(server: Server, 
 def test_a_callback_that_timed_out_is_open_again_under_its_id(server: Server, tmp_path: Path) -> None:
     arn = failed(server, "approval", tmp_path, timeout=1)
     callback_id = event_of(server.aws, arn, "CallbackStarted")["CallbackStartedDetails"]["CallbackId"]
-    done = lambstead(server, "redrive", arn, "--from", "approval")
+    done = server.command("durable", "redrive", arn, "--from", "approval")
     assert "CALLBACK approval" in done.stdout
     server.aws.send_durable_execution_callback_success(CallbackId=callback_id, Result=b'"yes"')
     assert "yes" in finished(server.aws, arn)["Result"]
@@ -83,7 +76,7 @@ def test_a_callback_that_timed_out_is_open_again_under_its_id(server: Server, tm
 def test_a_caller_waits_for_a_redriven_execution(server: Server, tmp_path: Path) -> None:
     arn = failed(server, "order", tmp_path)
     (tmp_path / "mended").touch()
-    assert lambstead(server, "redrive", arn.rpartition("/")[2]).returncode == 0
+    assert server.command("durable", "redrive", arn.rpartition("/")[2]).returncode == 0
     answer = server.aws.invoke(
         FunctionName="redriven",
         Qualifier="$LATEST",
@@ -99,14 +92,14 @@ def test_what_cannot_be_redriven_is_refused_with_a_reason(server: Server, tmp_pa
         "nosuch": "no operation with the id or name 'nosuch'",
         "reserve": "fork the execution",
     }.items():
-        refused = lambstead(server, "redrive", arn, "--from", origin)
+        refused = server.command("durable", "redrive", arn, "--from", origin)
         assert refused.returncode == 2
         assert words in refused.stderr
     (tmp_path / "mended").touch()
-    lambstead(server, "redrive", arn)
+    server.command("durable", "redrive", arn)
     assert finished(server.aws, arn)["Status"] == "SUCCEEDED"
-    assert "SUCCEEDED" in lambstead(server, "redrive", arn).stderr
-    assert "There is no durable execution" in lambstead(server, "redrive", "nosuch").stderr
+    assert "SUCCEEDED" in server.command("durable", "redrive", arn).stderr
+    assert "There is no durable execution" in server.command("durable", "redrive", "nosuch").stderr
 
 
 def test_an_execution_whose_version_is_gone_is_not_redriven(server: Server, tmp_path: Path) -> None:
@@ -119,6 +112,6 @@ def test_an_execution_whose_version_is_gone_is_not_redriven(server: Server, tmp_
     arn = start_execution(server.aws, "gone", {"do": "order", "folder": str(tmp_path)}, qualifier=version)
     assert finished(server.aws, arn)["Status"] == "FAILED"
     server.aws.delete_function(FunctionName="gone", Qualifier=version)
-    refused = lambstead(server, "redrive", arn)
+    refused = server.command("durable", "redrive", arn)
     assert refused.returncode == 2
     assert "is gone" in refused.stderr

@@ -4,7 +4,6 @@ Node.js needs npm the first time, and CI has it; a machine without npm skips tho
 """
 
 import json
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +17,7 @@ from tests.harness import (
     archive,
     create_function,
     create_provider,
+    custom_runtime,
     invoke,
     on_provider,
     running,
@@ -50,7 +50,7 @@ def _text(name: str) -> str:
     return (FUNCTIONS / name).read_text()
 
 
-BOOTSTRAP = archive({"bootstrap": f"#!{sys.executable} -ES\n{_text('bootstrap.py')}"}, "bootstrap")
+BOOTSTRAP = custom_runtime()
 """Python that sees nothing but its standard library: the interpreter of the tests is sure to be there."""
 
 ROWS = {
@@ -117,7 +117,7 @@ def deploy(server: Server, runtime: Runtime, name: str, *, managed: bool, **memb
         request |= on_provider(arn, runtime.slots, Publish=True, PublishTo="LATEST_PUBLISHED")
     create_function(server.aws, name, "", **request)
     if not managed:
-        server.aws.get_waiter("function_active_v2").wait(FunctionName=name)
+        wait_active(server.aws, name, "$LATEST")
 
 
 @pytest.fixture(scope="module", params=CELLS, ids=lambda cell: "-".join(cell))

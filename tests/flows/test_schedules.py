@@ -1,8 +1,6 @@
 """Schedules through AWS's own client and the command: created, fired, seen by the function, retried, told to a dead-letter queue."""
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +10,7 @@ import pytest
 from botocore.exceptions import ClientError
 from tests.drivers.aws_stand_in import StandIn, stand_in
 from tests.durable import create_durable
-from tests.harness import Server, create_function, running, wait_for
+from tests.harness import Server, create_function, running, wait_active, wait_for
 
 REALM = "us-east-1:000000000000"
 ROLE = "arn:aws:iam::000000000000:role/scheduler"
@@ -53,7 +51,7 @@ def scheduler(server: Server) -> Any:
 def deployed(server: Server, folder: Path, name: str) -> str:
     """A function that keeps its events in a folder; its ARN."""
     created = create_function(server.aws, name, KEEP, Environment={"Variables": {"FOLDER": str(folder)}})
-    server.aws.get_waiter("function_active_v2").wait(FunctionName=name)
+    wait_active(server.aws, name, "$LATEST")
     return str(created["FunctionArn"])
 
 
@@ -138,7 +136,7 @@ def test_qualifiers_and_universal_targets_reach_the_version_they_name(
     function = deployed(server, tmp_path, "versioned")
     server.aws.publish_version(FunctionName="versioned")
     server.aws.create_alias(FunctionName="versioned", Name="live", FunctionVersion="1")
-    server.aws.get_waiter("published_version_active").wait(FunctionName="versioned", Qualifier="1")
+    wait_active(server.aws, "versioned", "1")
     payload = json.dumps({"at": "<aws.scheduler.scheduled-time>"})
     create(scheduler, "by-arn", at(timedelta(0)), {"Arn": f"{function}:live"})
     for kind in ("Event", "RequestResponse"):
@@ -243,35 +241,38 @@ def test_a_durable_function_is_started_as_an_execution(server: Server, scheduler
 # --- the command -----------------------------------------------------------------------------------------------------------------
 
 
-def lambstead(server: Server, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "lambstead", "schedule", *arguments, "--data", str(server.data)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, stdin=subprocess.DEVNULL)
-
-
 def test_the_command_creates_shows_and_deletes(server: Server, scheduler: Any, tmp_path: Path) -> None:
     deployed(server, tmp_path, "commanded")
-    created = lambstead(
-        server, "create", "by-hand", "--expression", at(timedelta(0)), "--function", "commanded", "--input", '{"n": 1}'
+    created = server.command(
+        "schedule",
+        "create",
+        "by-hand",
+        "--expression",
+        at(timedelta(0)),
+        "--function",
+        "commanded",
+        "--input",
+        '{"n": 1}',
     )
     assert (created.returncode, created.stderr) == (0, ""), created
     (run,) = wait_for(lambda: kept(tmp_path), "the function ran")
     assert run["event"] == {"n": 1}
 
-    listed = lambstead(server, "list", "--prefix", "by-hand", "--json")
+    listed = server.command("schedule", "list", "--prefix", "by-hand", "--json")
     assert [each["Name"] for each in json.loads(listed.stdout)] == ["by-hand"]
-    assert "by-hand" in lambstead(server, "list").stdout
-    shown = lambstead(server, "show", "by-hand")
+    assert "by-hand" in server.command("schedule", "list").stdout
+    shown = server.command("schedule", "show", "by-hand")
     assert "function:commanded" in shown.stdout
-    assert json.loads(lambstead(server, "show", "by-hand", "--json").stdout)["Target"]["Input"] == '{"n": 1}'
-    assert lambstead(server, "delete", "by-hand").stdout == "Deleted by-hand.\n"
-    again = lambstead(server, "delete", "by-hand")
+    assert json.loads(server.command("schedule", "show", "by-hand", "--json").stdout)["Target"]["Input"] == '{"n": 1}'
+    assert server.command("schedule", "delete", "by-hand").stdout == "Deleted by-hand.\n"
+    again = server.command("schedule", "delete", "by-hand")
     assert again.returncode == 2
     assert "Schedule by-hand does not exist." in again.stderr
 
 
 def test_the_command_takes_every_option_to_the_api(server: Server, scheduler: Any) -> None:
-    result = lambstead(
-        server,
+    result = server.command(
+        "schedule",
         *(
             "create",
             "full",
@@ -296,7 +297,9 @@ def test_the_command_takes_every_option_to_the_api(server: Server, scheduler: An
 
 
 def test_the_command_says_when_a_schedule_will_not_run(server: Server) -> None:
-    result = lambstead(server, "create", "past", "--expression", "at(2020-01-01T00:00:00)", "--function", "any")
+    result = server.command(
+        "schedule", "create", "past", "--expression", "at(2020-01-01T00:00:00)", "--function", "any"
+    )
     assert result.returncode == 0
     assert "will not run" in result.stderr
 

@@ -1,8 +1,6 @@
 """Signals and queries of executions of AWS's SDK, through the command and a kill of the server."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -26,13 +24,8 @@ def handler(event, context):
 """
 
 
-def lambstead(server: Server, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "lambstead", "durable", *arguments, "--data", str(server.data)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
-
-
 def asked(server: Server, *arguments: str) -> Any:
-    done = lambstead(server, "query", *arguments, "--json")
+    done = server.command("durable", "query", *arguments, "--json")
     return json.loads(done.stdout) if done.returncode == 0 else None
 
 
@@ -41,13 +34,13 @@ def test_signals_arrive_in_order_and_once_though_the_server_is_killed(runtimes: 
         create_durable(first.aws, "cart", CART)
         arn = start_execution(first.aws, "cart")
         event_of(first.aws, arn, "CallbackStarted")
-        early = lambstead(first, "signal", arn, "address", "--payload", "Main Street")
+        early = first.command("durable", "signal", arn, "address", "--payload", "Main Street")
         assert "waits for the next one" in early.stdout
         for item in ("book", "pen", "lamp"):
-            assert lambstead(first, "signal", arn, "item", "--payload", item).returncode == 0
+            assert first.command("durable", "signal", arn, "item", "--payload", item).returncode == 0
         first.kill()
     with running(tmp_path) as second:
-        assert lambstead(second, "signal", arn, "item", "--payload", "ink").returncode == 0
+        assert second.command("durable", "signal", arn, "item", "--payload", "ink").returncode == 0
         cart = wait_for(
             lambda: (
                 (found := asked(second, arn, "cart"))
@@ -57,15 +50,15 @@ def test_signals_arrive_in_order_and_once_though_the_server_is_killed(runtimes: 
             "four items",
         )
         assert cart == ["book", "pen", "lamp", "ink"]
-        shown = lambstead(second, "query", arn).stdout
+        shown = second.command("durable", "query", arn).stdout
         assert "Waiting signal address: Main Street" in shown
         opened = wait_for(lambda: asked(second, arn)["Callbacks"], "the next callback is open")
         assert opened[0]["Names"] == ["item"]
-        done = lambstead(second, "signal", arn, "item", "--payload", "checkout")
+        done = second.command("durable", "signal", arn, "item", "--payload", "checkout")
         assert f"completed the callback {opened[0]['CallbackId']}" in done.stdout
         assert json.loads(finished(second.aws, arn)["Result"]) == [["book", "pen", "lamp", "ink"], "Main Street"]
         assert len([each for each in history(second.aws, arn) if each["EventType"] == "CallbackSucceeded"]) == 6
-        refused = lambstead(second, "signal", arn, "item")
+        refused = second.command("durable", "signal", arn, "item")
         assert (refused.returncode, "SUCCEEDED" in refused.stderr) == (2, True)
-        missing = lambstead(second, "query", arn, "nosuch")
+        missing = second.command("durable", "query", arn, "nosuch")
         assert (missing.returncode, "nothing of the name 'nosuch'" in missing.stderr) == (2, True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from botocore.exceptions import ClientError
-from tests.harness import Server, create_function, invoke, package, wait_for
+from tests.harness import Server, create_function, invoke, package, wait_active, wait_for, wait_updated
 
 if TYPE_CHECKING:
     from types_boto3_lambda import LambdaClient
@@ -25,15 +25,10 @@ def handler(event, context):
 """
 
 
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
 def deploy(aws: "LambdaClient", name: str, source: str, **members: object) -> None:
     created = create_function(aws, name, source, **members)
     assert created["State"] == "Pending"
-    aws.get_waiter("function_active_v2").wait(FunctionName=name)
+    wait_active(aws, name, "$LATEST")
 
 
 def test_the_first_invocation_starts_an_environment_and_the_next_reuses_it(server: Server, aws: "LambdaClient") -> None:
@@ -90,7 +85,7 @@ def test_numbered_versions_of_standard_functions_are_active_at_once(aws: "Lambda
     one = aws.publish_version(FunctionName="plain")
     assert (one["Version"], one["State"]) == ("1", "Active")
     aws.update_function_code(FunctionName="plain", ZipFile=package("def handler(e, c):\n    return 'two'\n"))
-    aws.get_waiter("function_updated_v2").wait(FunctionName="plain")
+    wait_updated(aws, "plain")
     assert invoke(aws, "plain").payload == "two"
     assert isinstance(invoke(aws, "plain", Qualifier="1").payload, int)
     assert aws.delete_function(FunctionName="plain")["ResponseMetadata"]["HTTPStatusCode"] == 204

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +17,7 @@ from tests.harness import (
     archive,
     create_function,
     create_provider,
+    custom_runtime,
     invoke,
     on_provider,
     running,
@@ -31,9 +31,7 @@ if TYPE_CHECKING:
 
 SLOTS = 4
 NODE = archive({"index.mjs": (FUNCTIONS / "streaming.mjs").read_text()})
-CUSTOM = archive(
-    {"bootstrap": f"#!{sys.executable} -ES\n{(FUNCTIONS / 'streaming_bootstrap.py').read_text()}"}, "bootstrap"
-)
+CUSTOM = custom_runtime("streaming_bootstrap.py")
 KINDS = ["node-managed", "node-standard", "node20-standard", "custom-managed", "custom-standard"]
 
 
@@ -74,7 +72,7 @@ def deployed(aws: "LambdaClient", kind: str, name: str = "", timeout_s: int = 30
     if mode == "managed":
         wait_active(aws, name)
     else:
-        aws.get_waiter("function_active_v2").wait(FunctionName=name)
+        wait_active(aws, name, "$LATEST")
     return name
 
 
@@ -126,9 +124,13 @@ def test_an_empty_answer_has_no_parts(aws: "LambdaClient", function: str) -> Non
     assert stream.complete == {}
 
 
-def test_an_error_in_the_middle_comes_after_what_was_written(aws: "LambdaClient", function: str) -> None:
-    stream = Stream(aws, function, {"do": "break", "first": "half a sent"})
-    assert stream.rest() == b"half a sent"
+def test_an_error_in_the_middle_comes_after_what_was_written(
+    aws: "LambdaClient", function: str, tmp_path: Path
+) -> None:
+    stream = Stream(aws, function, {"do": "break", "first": "half a sent", "file": str(tmp_path / "go")})
+    assert stream.part() == b"half a sent"
+    (tmp_path / "go").touch()
+    assert stream.rest() == b""
     assert stream.complete is not None
     assert stream.complete["ErrorCode"] == "Unhandled"
     details = json.loads(stream.complete["ErrorDetails"])
@@ -136,9 +138,11 @@ def test_an_error_in_the_middle_comes_after_what_was_written(aws: "LambdaClient"
     assert Stream(aws, function, {"do": "many", "count": 1, "size": 8}).rest() == b"00000000"
 
 
-def test_the_end_of_the_runtime_in_the_middle_is_told(aws: "LambdaClient", function: str) -> None:
-    stream = Stream(aws, function, {"do": "exit", "first": "last words"})
-    assert stream.rest() == b"last words"
+def test_the_end_of_the_runtime_in_the_middle_is_told(aws: "LambdaClient", function: str, tmp_path: Path) -> None:
+    stream = Stream(aws, function, {"do": "exit", "first": "last words", "file": str(tmp_path / "go")})
+    assert stream.part() == b"last words"
+    (tmp_path / "go").touch()
+    assert stream.rest() == b""
     assert stream.complete is not None
     details = json.loads(stream.complete["ErrorDetails"])
     # A thread that ends (Node.js, many at once) takes its connection with it and not the process.
@@ -173,7 +177,8 @@ def test_a_time_out_in_the_middle_is_told(aws: "LambdaClient", kind: str, tmp_pa
 
 @pytest.mark.parametrize("kind", ["node-managed", "custom-standard"])
 def test_a_plain_invoke_gets_the_whole_of_a_streamed_answer(aws: "LambdaClient", kind: str) -> None:
-    answer = aws.invoke(FunctionName=kind, Payload=json.dumps({"do": "many", "count": 1_000, "size": 1_000}).encode())
+    name = deployed(aws, kind, f"whole-{kind}")
+    answer = aws.invoke(FunctionName=name, Payload=json.dumps({"do": "many", "count": 1_000, "size": 1_000}).encode())
     body = answer["Payload"].read()
     assert len(body) == 1_000_000
     assert body[-1_000:].startswith(b"00000999")
@@ -188,7 +193,7 @@ def test_a_plain_invoke_of_a_stream_that_breaks_gets_the_error(aws: "LambdaClien
 
 
 def test_a_plain_invoke_of_a_stream_above_six_megabytes_is_refused(aws: "LambdaClient") -> None:
-    answer = invoke(aws, "node-managed", {"do": "many", "count": 7_000, "size": 1_000})
+    answer = invoke(aws, deployed(aws, "node-managed", "too-long"), {"do": "many", "count": 7_000, "size": 1_000})
     assert answer.payload["errorType"] == "Function.ResponseSizeTooLarge"
 
 
@@ -199,7 +204,7 @@ BUFFERED = "def handler(event, context):\n    if event.get('fail'):\n        rai
 def buffered(aws: "LambdaClient") -> str:
     """A Python function on demand: its answers come whole."""
     create_function(aws, "buffered", BUFFERED)
-    aws.get_waiter("function_active_v2").wait(FunctionName="buffered")
+    wait_active(aws, "buffered", "$LATEST")
     return "buffered"
 
 

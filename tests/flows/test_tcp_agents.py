@@ -17,8 +17,8 @@ import msgspec
 import psutil
 import pytest
 from botocore.exceptions import ClientError
-from tests.flows.test_gateways import STREAMING_NODE
 from tests.harness import (
+    FUNCTIONS,
     Server,
     archive,
     create_function,
@@ -94,14 +94,14 @@ def test_functions_on_demand_and_streams_of_node(server: Server) -> None:
     create_function(aws, "standard", SOURCE)
     wait_active(aws, "standard", "$LATEST")
     assert invoke(aws, "standard", 5).payload == 5
-    code = {"ZipFile": archive({"index.mjs": STREAMING_NODE})}
+    code = {"ZipFile": archive({"index.mjs": (FUNCTIONS / "streaming.mjs").read_text()})}
     runtime = with_runtime("nodejs22.x")
     members = on_provider(provider(aws), 4, Runtime=runtime, Handler="index.handler", Code=code)
     create_function(aws, "streams", "", **members, Publish=True, PublishTo="LATEST_PUBLISHED")
     wait_active(aws, "streams")
     size = 3 * 1024 * 1024  # more than a window
     for fails in (False, True):
-        payload = json.dumps({"size": size, "fails": fails})
+        payload = json.dumps({"do": "fill", "size": size, "fails": fails})
         events: list[Any] = list(
             aws.invoke_with_response_stream(FunctionName="streams", Payload=payload)["EventStream"]
         )

@@ -64,11 +64,6 @@ def handler(event, context):
 """
 
 
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
 def deploy(aws: "LambdaClient", name: str, source: str, **members: Any) -> None:
     create_function(aws, name, source, **PER_TENANT, **members)
     wait_active(aws, name, "$LATEST")

@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import boto3
 import pytest
 from tests.harness import Server, create_provider, invoke, publish_managed, running, wait_for
 
@@ -27,11 +26,6 @@ def handler(event, context):
 
 def clean() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("LAMBSTEAD_")}
-
-
-def lambstead(server: Server, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    command = [sys.executable, "-m", "lambstead", *arguments, "--data", str(server.data)]
-    return subprocess.run(command, env=clean(), capture_output=True, text=True, timeout=60)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +43,7 @@ def busy(runtimes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[S
 
 
 def test_top_shows_instances_environments_slots_and_reasons_once(busy: Server) -> None:
-    shown = lambstead(busy, "top", "--once")
+    shown = busy.command("top", "--once")
     assert shown.returncode == 0, shown.stderr
     (environment,) = busy.environments("hold")
     (instance,) = busy.status()["providers"][0]["instances"]
@@ -60,13 +54,13 @@ def test_top_shows_instances_environments_slots_and_reasons_once(busy: Server) -
     assert re.search(rf"    {environment['id']} +Ready +2/4 +█{{5}}░{{5}} .*hold:\$LATEST.PUBLISHED", shown.stdout)
     assert re.search(r"is ready +init took \d+ ms", shown.stdout)
     wait_for(
-        lambda: re.search(r"hold:\$LATEST.PUBLISHED +1 of 1 +2 ", lambstead(busy, "top", "--once").stdout),
+        lambda: re.search(r"hold:\$LATEST.PUBLISHED +1 of 1 +2 ", busy.command("top", "--once").stdout),
         "scaling has taken a reading",
     )
 
 
 def test_top_prints_the_status_as_json(busy: Server) -> None:
-    shown = lambstead(busy, "top", "--once", "--json")
+    shown = busy.command("top", "--once", "--json")
     document: dict[str, Any] = json.loads(shown.stdout)
     (instance,) = document["providers"][0]["instances"]
     assert instance["usd_per_hour"] > 0
@@ -101,17 +95,11 @@ def test_top_redraws_in_a_terminal_until_it_is_interrupted(busy: Server) -> None
 
 def test_the_system_log_of_a_provider_is_read_by_command_and_by_cloudwatchs_api(busy: Server) -> None:
     (instance,) = busy.status()["providers"][0]["instances"]
-    shown = lambstead(busy, "logs", "--provider", "pool")
+    shown = busy.command("logs", "--provider", "pool")
     lines = [json.loads(line) for line in shown.stdout.splitlines()]
     assert [line["message"].split(" ", 1)[0] for line in lines] == ["Launching", "Successfully"]
     assert lines[1]["message"] == f"Successfully launched {instance['type']} instance {instance['id']} in us-east-1a"
-    logs = boto3.client(
-        "logs",
-        endpoint_url=busy.url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
+    logs = busy.client("logs")
     group = "/aws/lambda/capacity-provider/pool"
     found = logs.describe_log_groups(logGroupNamePrefix="/aws/lambda/capacity-provider/")["logGroups"]
     assert [each["logGroupName"] for each in found] == [group]
@@ -122,30 +110,24 @@ def test_the_system_log_of_a_provider_is_read_by_command_and_by_cloudwatchs_api(
     assert stream["firstEventTimestamp"] == events[0]["timestamp"]
 
 
-def test_a_provider_can_log_into_a_group_of_its_choice(busy: Server) -> None:
-    arn = create_provider(busy.aws, "chosen", TelemetryConfig={"LoggingConfig": {"LogGroup": "/fleet/system"}})
-    publish_managed(busy.aws, "elsewhere", HOLD, arn, slots=2)
-    logs = boto3.client(
-        "logs",
-        endpoint_url=busy.url,
-        region_name="us-east-1",
-        aws_access_key_id="test",
-        aws_secret_access_key="test",
-    )
+def test_a_provider_can_log_into_a_group_of_its_choice(server: Server) -> None:
+    arn = create_provider(server.aws, "chosen", TelemetryConfig={"LoggingConfig": {"LogGroup": "/fleet/system"}})
+    publish_managed(server.aws, "elsewhere", HOLD, arn, slots=2)
+    logs = server.client("logs")
     events = logs.filter_log_events(logGroupName="/fleet/system")["events"]
     assert "Launching" in events[0]["message"]
-    assert lambstead(busy, "logs", "--provider", "chosen", "--tail", "1").stdout.startswith('{"timestamp":')
+    assert server.command("logs", "--provider", "chosen", "--tail", "1").stdout.startswith('{"timestamp":')
 
 
 @pytest.mark.parametrize(
     "arguments", [[], ["hold", "--provider", "pool"], ["--provider", "pool", "--qualifier", "1"]], ids=" ".join
 )
 def test_logs_of_nothing_or_of_two_things_are_refused(busy: Server, arguments: list[str]) -> None:
-    refused = lambstead(busy, "logs", *arguments)
+    refused = busy.command("logs", *arguments)
     assert refused.returncode == 2
     assert refused.stderr.startswith("Name a function, or a capacity provider with --provider and no qualifier.")
 
 
 def test_a_provider_without_a_log_is_said_to_have_none(busy: Server) -> None:
-    refused = lambstead(busy, "logs", "--provider", "none")
+    refused = busy.command("logs", "--provider", "none")
     assert "There is no log of capacity provider none: no instance of it has been launched here." in refused.stderr

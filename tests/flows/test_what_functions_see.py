@@ -13,20 +13,20 @@ from tests.harness import (
     archive,
     create_function,
     create_provider,
+    custom_runtime,
     invoke,
     on_provider,
     running,
     wait_active,
     with_runtime,
 )
-from tests.isolation.test_runtimes_inside import CUSTOM
 
 from lambstead.instance.levels import LevelFails, try_level
 
 CODES = {
     "python3.13": archive({"app.py": (FUNCTIONS / "matrix.py").read_text()}),
     "nodejs22.x": archive({"app.mjs": (FUNCTIONS / "matrix.mjs").read_text()}),
-    "provided.al2023": CUSTOM,
+    "provided.al2023": custom_runtime(),
 }
 EVERYWHERE = {
     # Recorded by others on demand (LocalStack's `test_introspection_invoke`), 2025 and 2026; AWS's custom runtimes lack PWD and SHLVL.

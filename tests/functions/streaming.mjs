@@ -1,7 +1,11 @@
-// A function that streams its answer: does what its event says.
+// A function that streams its answer: does what its event says. With a file it breaks off or exits once the file is there.
 import { existsSync, writeFileSync } from 'node:fs';
 import { once } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
+
+async function until(file) {
+  while (file && !existsSync(file)) await sleep(5);
+}
 
 async function write(stream, part) {
   if (!stream.write(part)) await once(stream, 'drain');
@@ -11,11 +15,15 @@ export const handler = awslambda.streamifyResponse(async (event, stream) => {
   switch (event.do) {
     case 'wait':
       await write(stream, event.first);
-      while (!existsSync(event.file)) await sleep(5);
+      await until(event.file);
       await write(stream, event.second);
       break;
     case 'many':
       for (let n = 0; n < event.count; n += 1) await write(stream, String(n).padStart(8, '0') + 'x'.repeat(event.size - 8));
+      break;
+    case 'fill':
+      for (let left = event.size; left > 0; left -= 1000) await write(stream, 'x'.repeat(Math.min(left, 1000)));
+      if (event.fails) throw new Error('in the middle');
       break;
     case 'report':
       for (let n = 1; n <= event.count; n += 1) {
@@ -25,11 +33,11 @@ export const handler = awslambda.streamifyResponse(async (event, stream) => {
       break;
     case 'break':
       await write(stream, event.first);
-      await sleep(20);
+      await until(event.file);
       throw new RangeError('broken off: 🧀');
     case 'exit':
       await write(stream, event.first);
-      await sleep(50);
+      await until(event.file);
       process.exit(1);
       break;
     case 'http': {

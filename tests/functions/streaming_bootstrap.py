@@ -1,4 +1,4 @@
-"""A custom runtime that streams its answers with bare sockets, and the function in it."""
+"""A custom runtime that streams its answers with bare sockets, and the function in it: streaming.mjs in Python."""
 
 import base64
 import json
@@ -20,12 +20,16 @@ def read_answer(file):
     return status, headers, file.read(int(headers.get("content-length", 0)))
 
 
+def wait_for(file):
+    while file and not os.path.exists(file):
+        time.sleep(0.005)
+
+
 def parts(event):
     match event["do"]:
         case "wait":
             yield event["first"].encode()
-            while not os.path.exists(event["file"]):
-                time.sleep(0.005)
+            wait_for(event["file"])
             yield event["second"].encode()
         case "many":
             for n in range(event["count"]):
@@ -38,11 +42,11 @@ def parts(event):
                 os.replace(event["file"] + ".new", event["file"])
         case "break":
             yield event["first"].encode()
-            time.sleep(0.02)
+            wait_for(event.get("file"))
             raise RuntimeError
         case "exit":
             yield event["first"].encode()
-            time.sleep(0.05)
+            wait_for(event.get("file"))
             os._exit(1)
 
 

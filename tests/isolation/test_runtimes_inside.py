@@ -1,18 +1,17 @@
 """Every runtime inside every level: it initialises, answers, finds AWS's places, and connects where its provider's security groups let it."""
 
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.harness import (
-    FUNCTIONS,
     Server,
     archive,
     create_function,
     create_provider,
+    custom_runtime,
     invoke,
     on_provider,
     package,
@@ -49,9 +48,6 @@ export const handler = (event) => new Promise((resolve) => {
 CALLBACK = """
 exports.handler = (event, context, callback) => callback(null, {root: process.env.LAMBDA_TASK_ROOT, cwd: process.cwd(), files: ["index.js"]});
 """
-INTERPRETER = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
-"""Visible in a sandbox, because the launcher runs on it."""
-CUSTOM = archive({"bootstrap": f"#!{INTERPRETER} -ES\n{(FUNCTIONS / 'bootstrap.py').read_text()}"}, "bootstrap")
 
 
 @pytest.fixture(scope="module", params=["sandbox-link", "sandbox-official", "landlock-link", "landlock-official"])
@@ -116,7 +112,7 @@ def test_a_runtime_answers_from_inside_and_connects_where_it_may(
 @pytest.mark.parametrize("provider", [None, "closed"])
 def test_a_custom_runtime_answers_from_inside(server: Server, provider: str | None) -> None:
     name = f"custom-{provider}"
-    deploy(server, name, provider, Runtime="provided.al2023", Code={"ZipFile": CUSTOM}, Handler="any")
+    deploy(server, name, provider, Runtime="provided.al2023", Code={"ZipFile": custom_runtime()}, Handler="any")
     answer = invoke(server.aws, name, {"do": "echo", "value": 1})
     assert answer.error is None, answer.payload
 

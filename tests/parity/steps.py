@@ -8,6 +8,7 @@ import enum
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import ClientError
@@ -40,6 +41,16 @@ class Like:
 
     def __hash__(self) -> int:
         return hash(self.pattern)
+
+
+class Moment:
+    """Any time stamp that botocore could read."""
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, datetime)
+
+    def __hash__(self) -> int:
+        return 0
 
 
 UUID = Like(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")

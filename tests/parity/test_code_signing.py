@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
-from tests.harness import Server, create_function, package
+from tests.harness import create_function, package, wait_updated
 from tests.parity.steps import REALM, SOURCE, STAMP, Answers, Like, Refuses, Source, Step, conflict, converse, not_found
 
 if TYPE_CHECKING:
@@ -28,11 +28,6 @@ UNSIGNED = Refuses(
     "configured to accept. Check the provided signature for unsigned.",
 )
 F = {"FunctionName": "{F}"}
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
 
 
 def make(aws: "LambdaClient", policy: str = "Enforce", **members: Any) -> str:
@@ -145,7 +140,7 @@ def test_enforce_refuses_packages_and_warn_lets_them_pass(aws: "LambdaClient") -
             Step("update_code_signing_config", {"CodeSigningConfigArn": arn, **warn}, Answers(200, None), MODEL),
         ],
     )
-    aws.get_waiter("function_updated_v2").wait(FunctionName="signing-enforced")
+    wait_updated(aws, "signing-enforced")
     assert aws.update_function_code(FunctionName="signing-enforced", ZipFile=package(SOURCE))["CodeSha256"]
 
 

@@ -34,11 +34,6 @@ FUNCTIONS_ONLY = (
 BELOW_MINIMUM = "account's UnreservedConcurrentExecution below its minimum value of [100]."
 
 
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
 @pytest.fixture(autouse=True)
 def nothing_is_taken(aws: "LambdaClient") -> Iterator[None]:
     """Each test begins with the whole account, and gives back what it took."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import urllib3
 from botocore.exceptions import ClientError
-from tests.harness import ROLE, Server, create_provider, package, wait_active
+from tests.harness import ROLE, create_provider, package, wait_active
 from tests.parity.steps import REALM, SOURCE, Answers, Refuses, Source, Step, constraint, converse, hold, invalid
 
 if TYPE_CHECKING:
@@ -35,11 +35,6 @@ NOTHING_THERE = Step(
     Refuses(404, "ResourceNotFoundException", f"Function not found: {REALM}:function:parity-refused"),
     RECORDED,
 )
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
 
 
 def deploy(aws: "LambdaClient", name: str, **members: Any) -> Any:  # members of request and answer

@@ -11,7 +11,7 @@ from urllib.request import Request, urlopen
 import pytest
 from botocore.exceptions import ClientError
 from tests.durable import create_durable, event_of, finished, start_execution
-from tests.harness import FUNCTIONS, Server, create_function, running, wait_for
+from tests.harness import FUNCTIONS, Server, create_function, running, wait_active, wait_for, wait_updated
 
 WORKFLOWS = (FUNCTIONS / "workflows.py").read_text()
 FLOW = "flow"
@@ -23,7 +23,7 @@ def server(runtimes: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with running(tmp_path_factory.mktemp("durable")) as server:
         create_durable(server.aws, FLOW, WORKFLOWS)
         create_function(server.aws, "plain", "def handler(event, context): return event")
-        server.aws.get_waiter("function_active_v2").wait(FunctionName="plain")
+        wait_active(server.aws, "plain", "$LATEST")
         yield server
 
 
@@ -64,10 +64,10 @@ def test_durable_config_can_be_changed_but_not_added(aws: Any) -> None:
     create_durable(aws, "changed", WORKFLOWS)
     updated = aws.update_function_configuration(FunctionName="changed", DurableConfig={"ExecutionTimeout": 90})
     assert updated["DurableConfig"] == {"ExecutionTimeout": 90, "RetentionPeriodInDays": 14}
-    aws.get_waiter("function_updated_v2").wait(FunctionName="changed")
+    wait_updated(aws, "changed")
     updated = aws.update_function_configuration(FunctionName="changed", DurableConfig={"RetentionPeriodInDays": 3})
     assert updated["DurableConfig"] == {"ExecutionTimeout": 90, "RetentionPeriodInDays": 3}
-    aws.get_waiter("function_updated_v2").wait(FunctionName="changed")
+    wait_updated(aws, "changed")
     assert aws.update_function_configuration(FunctionName="changed", Description="d")["DurableConfig"] == {
         "ExecutionTimeout": 90,
         "RetentionPeriodInDays": 3,

@@ -1,11 +1,22 @@
 """Event invoke configs: what AWS answers. What the queue makes of them is tested with the queue."""
 
-from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.harness import Server, create_provider, publish_managed
-from tests.parity.steps import REALM, SOURCE, Answers, Refuses, Source, Step, constraint, converse, invalid, not_found
+from tests.harness import create_provider, publish_managed
+from tests.parity.steps import (
+    REALM,
+    SOURCE,
+    Answers,
+    Moment,
+    Refuses,
+    Source,
+    Step,
+    constraint,
+    converse,
+    invalid,
+    not_found,
+)
 
 if TYPE_CHECKING:
     from types_boto3_lambda import LambdaClient
@@ -20,21 +31,6 @@ ARN_PATTERN = (
     r"Member must satisfy regular expression pattern: $|kafka://([^.]([a-zA-Z0-9\-_.]{0,248}))|arn:(aws[a-zA-Z0-9-]*):"
     r"([a-zA-Z0-9\-])+:((eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1})?:(\d{12})?:(.*)"
 )
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
-class Moment:
-    """Any time stamp that botocore could read."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, datetime)
-
-    def __hash__(self) -> int:
-        return 0
 
 
 def config(qualifier: str = "$LATEST", destinations: Any = None, **members: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.harness import Server, create_function, create_provider, on_provider, wait_for
+from tests.harness import create_function, create_provider, on_provider, wait_active, wait_for
 from tests.parity.steps import Answers, Refuses, Source, Step, converse, invalid, not_found
 
 if TYPE_CHECKING:
@@ -49,11 +49,6 @@ STEPS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
 def test_asynchronous_invokes_are_answered_as_aws_does(aws: "LambdaClient") -> None:
     converse(aws, "events", STEPS)
 
@@ -62,7 +57,7 @@ def test_asynchronous_invokes_are_answered_as_aws_does(aws: "LambdaClient") -> N
 def test_a_payload_that_is_not_json_is_refused_with_aws_s_prefix(aws: "LambdaClient", payload: bytes) -> None:
     """Recorded; what follows the prefix is the message of AWS's own JSON parser."""
     create_function(aws, f"no-json-{payload.hex()}", "def handler(e, c):\n    return 1\n")
-    aws.get_waiter("function_active_v2").wait(FunctionName=f"no-json-{payload.hex()}")
+    wait_active(aws, f"no-json-{payload.hex()}", "$LATEST")
     with pytest.raises(aws.exceptions.InvalidRequestContentException) as caught:
         aws.invoke(FunctionName=f"no-json-{payload.hex()}", InvocationType="Event", Payload=payload)
     assert caught.value.response["Error"]["Message"].startswith(PAYLOAD_ERROR)

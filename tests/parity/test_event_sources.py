@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
-from tests.harness import Server, create_function, create_provider, publish_managed, wait_active, wait_for
-from tests.parity.steps import REALM, UUID, Answers, Like, Source, Step, conflict, converse, invalid, not_found
+from tests.harness import create_function, create_provider, publish_managed, wait_active, wait_for
+from tests.parity.steps import REALM, UUID, Answers, Like, Moment, Source, Step, conflict, converse, invalid, not_found
 
 if TYPE_CHECKING:
     from types_boto3_lambda import LambdaClient
@@ -31,21 +31,6 @@ KAFKA = {
 }
 F = {"FunctionName": "{F}"}
 QUEUE_OF_F = f"arn:aws:sqs:{ACCOUNT}:{{F}}"
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
-
-
-class Moment:
-    """Any time stamp that botocore could read."""
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, datetime)
-
-    def __hash__(self) -> int:
-        return 0
 
 
 def mapping(reason: str, state: str = "Creating", **members: Any) -> dict[str, Any]:

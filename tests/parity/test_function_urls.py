@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.harness import Server
 from tests.parity.steps import (
     REALM,
     STAMP,
@@ -28,11 +27,6 @@ NO_FUNCTION = "Function does not exist"
 QUALIFIER_PATTERN = r"Member must satisfy regular expression pattern: ((?!^\d+$)^[0-9a-zA-Z-_]+$)"
 CREATE, GET, UPDATE = "create_function_url_config", "get_function_url_config", "update_function_url_config"
 DELETE, LIST = "delete_function_url_config", "list_function_url_configs"
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
 
 
 def created(arn: str = "{A}", **members: Any) -> Answers:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
-from tests.harness import ROLE, Server, create_provider, package, wait_active, wait_for
+from tests.harness import ROLE, create_provider, package, wait_active, wait_for
 from tests.parity.steps import REALM, SOURCE, Answers, Refuses, Source, Step, converse, hold, invalid
 
 if TYPE_CHECKING:
@@ -18,11 +18,6 @@ PINNED = f"{REPOSITORY}@sha256:{DIGEST}"
 IMAGE_CONFIG = {"EntryPoint": ["/entry", "-x"], "Command": ["app.handler"], "WorkingDirectory": "/work"}
 REPORTED = Source.RECORDED
 """Texts as users report them."""
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
 
 
 def create(aws: "LambdaClient", name: str, uri: str = PINNED, **members: Any) -> Any:  # members of the request

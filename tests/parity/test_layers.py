@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.harness import ROLE, Server, package
+from tests.harness import ROLE, package
 from tests.parity.steps import REALM, STAMP, UUID, Answers, Like, Refuses, Source, Step, converse, invalid, not_found
 
 if TYPE_CHECKING:
@@ -28,11 +28,6 @@ ARN_PATTERN = (
     r"((arn:(aws[a-zA-Z-]*)?:lambda:(eusc-)?[a-z]{2}((-gov)|(-iso([a-z]?)))?-[a-z]+-\d{1}:\d{12}:layer:[a-zA-Z0-9-_]+:[0-9]+)"
     r"|(arn:[a-zA-Z0-9-]+:lambda:::awslayer:[a-zA-Z0-9-_]+))"
 )
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
 
 
 class CodeSize:

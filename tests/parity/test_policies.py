@@ -4,7 +4,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.harness import Server, create_provider, publish_managed
+from tests.harness import create_provider, publish_managed
 from tests.parity.steps import (
     REALM,
     SOURCE,
@@ -28,11 +28,6 @@ STALE = (
 )
 ABSENT = "The resource you requested does not exist."
 LATEST_REFUSED = "We currently do not support adding policies for $LATEST."
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
 
 
 def grant(sid: str = "s3", principal: str = "s3.amazonaws.com", **members: Any) -> dict[str, Any]:

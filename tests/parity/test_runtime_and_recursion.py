@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.harness import Server
 from tests.parity.steps import REALM, Answers, Source, Step, constraint, converse, invalid, not_found
 
 if TYPE_CHECKING:
@@ -14,11 +13,6 @@ F = {"FunctionName": "{F}"}
 MISSING = not_found(f"Function not found: {REALM}:function:doesnotexist")
 RUNTIME = f"arn:aws:lambda:us-east-1::runtime:{'0' * 64}"
 PUT, GET = "put_runtime_management_config", "get_runtime_management_config"
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
 
 
 def managed(mode: str = "Auto", arn: str = "{A}", **members: Any) -> Answers:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.harness import Server, create_function, create_provider, on_provider, package, wait_active
+from tests.harness import create_function, create_provider, on_provider, package, wait_active
 from tests.parity.steps import SOURCE, Answers, Refuses, Source, Step, constraint, hold, invalid
 
 if TYPE_CHECKING:
@@ -18,11 +18,6 @@ MISSING = (
 NEEDLESS = "The invoked function is not enabled with tenancy configuration. Remove the tenant ID from your request and try again."
 TENANT_PATTERN = r"Member must satisfy regular expression pattern: [a-zA-Z0-9\._:\/=+\-@ ]+"
 F, T = {"FunctionName": "{F}"}, {"FunctionName": "{T}"}
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
 
 
 def unfit(feature: str) -> Refuses:

@@ -2,8 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-import pytest
-from tests.harness import ROLE, Server, package, wait_active
+from tests.harness import ROLE, package, wait_active
 from tests.parity.steps import REALM, SOURCE, Answers, Refuses, Source, Step, constraint, converse, invalid, not_found
 
 if TYPE_CHECKING:
@@ -12,11 +11,6 @@ if TYPE_CHECKING:
 RECORDED = Source.RECORDED
 F = {"FunctionName": "{F}"}
 TOO_MANY_TAGS = invalid("Number of tags exceeds resource tag limit.")
-
-
-@pytest.fixture(scope="module")
-def aws(server: Server) -> "LambdaClient":
-    return server.aws
 
 
 def alias(version: str, weights: dict[str, float], refuses: Refuses, function: str = "{F}") -> Step:

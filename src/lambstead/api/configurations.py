@@ -16,9 +16,9 @@ from lambstead.core.configuration_rules import (
     logging_config,
     vpc_config,
 )
+from lambstead.core.configurations import CodePackage, Configuration, Layer, Logging, ManagedInstances
 from lambstead.core.durable.model import DurableConfig
 from lambstead.core.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
-from lambstead.core.functions import CodePackage, Configuration, Layer, Logging, ManagedInstances
 from lambstead.core.images import image_package, refuse_for_image, refuse_for_new_image
 from lambstead.core.layers import as_layer, check_unzipped, referenced
 from lambstead.core.runtimes import check_runtime, refuse_unavailable

@@ -9,8 +9,9 @@ import msgspec
 from lambstead.core.aliases import Alias
 from lambstead.core.arn import LATEST, Realm
 from lambstead.core.capacity import CapacityProvider
+from lambstead.core.configurations import CodePackage, Configuration, ManagedInstances
 from lambstead.core.event_sources import KINDS, EventSourceMapping, Kind
-from lambstead.core.functions import CodePackage, Configuration, FunctionVersion, ManagedInstances
+from lambstead.core.functions import FunctionVersion
 from lambstead.core.images import resolved_uri
 from lambstead.core.layers import LayerVersion
 from lambstead.core.scaling import ScalingBounds

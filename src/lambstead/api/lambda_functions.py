@@ -13,11 +13,10 @@ from lambstead.api.lists import DEFAULT_PAGE, decode_marker, page
 from lambstead.api.qualifiers import functions_only
 from lambstead.core.arn import LATEST, FunctionRef
 from lambstead.core.code_signing import CodeSigningConfig, config_not_found, refuse_unsigned
+from lambstead.core.configurations import CodePackage, Configuration
 from lambstead.core.errors import InvalidParameterValue, ResourceConflict, ResourceNotFound
 from lambstead.core.functions import (
     CREATING,
-    CodePackage,
-    Configuration,
     DeletionRequested,
     FunctionSettings,
     FunctionVersion,

@@ -14,16 +14,14 @@ from lambstead.core.errors import (
 )
 from lambstead.core.functions import (
     FunctionVersion,
-    Publish,
     State,
     conflict_in_state,
-    is_published_already,
     numbered,
     ordinal_of,
-    publish,
     refuse_stale_revision,
     refuse_while_settling,
 )
+from lambstead.core.publishing import Publish, is_published_already, publish
 from lambstead.store.port import Reader, Transaction
 
 

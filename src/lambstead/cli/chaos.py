@@ -47,66 +47,50 @@ DurationOption = Annotated[
 ]
 
 
-@app.command("kill-instance")
-def kill_instance(
-    provider: ProviderOption = None,
-    zone: ZoneOption = None,
-    function: FunctionOption = None,
-    id: IdOption = None,
-    count: CountOption = 1,
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Kill instances, as machines end that lose their power.
+KILLS = {
+    "kill-instance": """Kill instances, as machines end that lose their power.
 
     \b
     Examples:
       lambstead chaos kill-instance
       lambstead chaos kill-instance --zone us-east-1a --count 2
       lambstead chaos kill-instance --id i-0123456789abcdef0
-    """
-    _inflict(data, as_json, "kill-instance", provider=provider, zone=zone, function=function, id=id, count=count)
-
-
-@app.command("kill-environment")
-def kill_environment(
-    provider: ProviderOption = None,
-    zone: ZoneOption = None,
-    function: FunctionOption = None,
-    id: IdOption = None,
-    count: CountOption = 1,
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Kill the runtime of environments; their instances go on.
+    """,
+    "kill-environment": """Kill the runtime of environments; their instances go on.
 
     \b
     Examples:
       lambstead chaos kill-environment --function orders
       lambstead chaos kill-environment --id env-0123456789abcdef0
-    """
-    _inflict(data, as_json, "kill-environment", provider=provider, zone=zone, function=function, id=id, count=count)
-
-
-@app.command("kill-worker")
-def kill_worker(
-    provider: ProviderOption = None,
-    zone: ZoneOption = None,
-    function: FunctionOption = None,
-    id: IdOption = None,
-    count: CountOption = 1,
-    data: DataOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Kill one worker process in each of some environments; the other workers go on.
+    """,
+    "kill-worker": """Kill one worker process in each of some environments; the other workers go on.
 
     Where workers are threads (Node.js), the runtime is killed.
 
     \b
     Examples:
       lambstead chaos kill-worker --function orders
-    """
-    _inflict(data, as_json, "kill-worker", provider=provider, zone=zone, function=function, id=id, count=count)
+    """,
+}
+"""Commands that kill, with their help: they take the same options."""
+
+
+def kill(
+    context: typer.Context,
+    provider: ProviderOption = None,
+    zone: ZoneOption = None,
+    function: FunctionOption = None,
+    id: IdOption = None,
+    count: CountOption = 1,
+    data: DataOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    fault = str(context.command.name)
+    _inflict(data, as_json, fault, provider=provider, zone=zone, function=function, id=id, count=count)
+
+
+for _name, _help in KILLS.items():
+    app.command(_name, help=_help)(kill)
 
 
 @app.command("lose-zone")

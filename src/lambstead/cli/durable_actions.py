@@ -85,7 +85,7 @@ def redrive(
 ) -> None:
     """Let failed executions go on from the operation that failed.
 
-    For those that FAILED, TIMED_OUT or were STOPPED.     What succeeded is kept and not run again. An execution keeps its ARN and name, and has its whole
+    For those that FAILED, TIMED_OUT or were STOPPED. What succeeded is kept and not run again. An execution keeps its ARN and name, and has its whole
     timeout again. Names executions, or takes all that a search finds.
 
     \b

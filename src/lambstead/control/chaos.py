@@ -14,7 +14,7 @@ from typing import Protocol
 
 from lambstead.control.provisioning import Orders
 from lambstead.core import chaos
-from lambstead.core.chaos import Active, ActiveFaults, Fault, KillEnvironment, KillInstance, KillWorker, LostZone
+from lambstead.core.chaos import Active, ActiveFaults, Fault, Kill, KillEnvironment, KillInstance, KillWorker, LostZone
 from lambstead.core.errors import InvalidParameterValue
 from lambstead.core.fleet import Fleet, Instance
 from lambstead.link import messages
@@ -101,7 +101,7 @@ class Chaos:
         self._provisioning.forget_refusals()
         log.warning("fault-over", extra={"id": id})
 
-    async def _kill(self, kill: KillInstance | KillEnvironment | KillWorker, victims: list[str]) -> Inflicted:
+    async def _kill(self, kill: Kill, victims: list[str]) -> Inflicted:
         log.warning("killed", extra={"fault": str(kill), "victims": victims})
         if isinstance(kill, KillInstance):
             await self._kill_instances(tuple(victims))

@@ -17,7 +17,10 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Protocol, assert_never
 
+from lambstead.control.invoke_path import Invocations
+from lambstead.control.loop import end
 from lambstead.core.arn import LATEST, FunctionRef, Realm
+from lambstead.core.configurations import Configuration
 from lambstead.core.errors import DomainError
 from lambstead.core.event_invokes import EventInvokeConfig
 from lambstead.core.event_queue import (
@@ -43,8 +46,6 @@ from lambstead.core.event_queue import (
     messages_of,
     refusal_of,
 )
-from lambstead.core.functions import Configuration
-from lambstead.core.invocations import Target
 from lambstead.core.lineage import arrive
 from lambstead.store.port import Reader, Store, Transaction
 
@@ -58,26 +59,6 @@ MAX_SENDING = 20
 """Messages to other services under way at once."""
 LEASE = timedelta(minutes=5)
 """How long a claim holds without being extended; rounds of the loop extend it while the event runs."""
-
-
-class Answer(Protocol):
-    """How an invocation ended."""
-
-    @property
-    def payload(self) -> bytes: ...
-    @property
-    def executed_version(self) -> str: ...
-    @property
-    def is_error(self) -> bool: ...
-
-
-class Invocations(Protocol):
-    """The invoke path."""
-
-    async def resolve(self, ref: FunctionRef) -> Target: ...
-    async def run(
-        self, target: Target, *, request_id: str, payload: bytes, trace_id: str, client_context: str, tenant_id: str
-    ) -> Answer: ...
 
 
 class Destinations(Protocol):
@@ -153,13 +134,7 @@ class EventInvokes:
     async def stop(self, grace: timedelta) -> None:
         """Claim nothing more and let what runs end for `grace`. What does not is run again by the next server."""
         self._is_stopping = True
-        tasks = self._tasks()
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace.total_seconds())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end(self._tasks(), grace)
 
     async def idle(self) -> None:
         """Return once nothing runs that was running at the call."""

@@ -1,9 +1,9 @@
-"""The loop under every control task: a ticker that makes it certain and a poke that makes it fast."""
+"""The loop under every control task: a ticker that makes it certain and a poke that makes it fast; and the end of what its rounds started."""
 
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import timedelta
 
 log = logging.getLogger(__name__)
@@ -39,3 +39,14 @@ class Loop:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait.total_seconds()):
                     await self._poked.wait()
+
+
+async def end(tasks: Iterable["asyncio.Task[None]"], grace: timedelta) -> None:
+    """Let tasks end for `grace`, cancel those that have not, and return when all have. What they raise is theirs."""
+    running = list(tasks)
+    if running:
+        await asyncio.wait(running, timeout=grace.total_seconds())
+    for task in running:
+        task.cancel()
+    if running:
+        await asyncio.wait(running)

@@ -27,14 +27,11 @@ from lambstead.control.starting import Starting
 from lambstead.core.admission import Load
 from lambstead.core.arn import LATEST, Realm
 from lambstead.core.capacity import CapacityProvider
+from lambstead.core.configurations import Publication
 from lambstead.core.desired import Desired, Policy, Provision
 from lambstead.core.errors import DomainError
 from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, PublicationKey, Reading
-from lambstead.core.functions import (
-    Publication,
-    Reason,
-    State,
-)
+from lambstead.core.functions import Reason, State
 from lambstead.core.orders import (
     DrainEnvironment,
     LaunchInstance,

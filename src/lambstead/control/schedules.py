@@ -15,10 +15,11 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from typing import Protocol
 
-from lambstead.core.arn import FunctionRef, Realm
+from lambstead.control.invoke_path import Invocations
+from lambstead.control.loop import end
+from lambstead.core.arn import Realm
 from lambstead.core.errors import DomainError
 from lambstead.core.event_queue import RetryPolicy
-from lambstead.core.invocations import Target
 from lambstead.core.schedule_targets import (
     GiveUp,
     ScheduledInvocation,
@@ -41,33 +42,11 @@ LEASE = timedelta(minutes=20)
 """How long a claim of an invocation holds: longer than a synchronous one can run."""
 
 
-class Answer(Protocol):
-    """How a synchronous invocation ended."""
-
-    @property
-    def is_error(self) -> bool: ...
-
-
-class Invocations(Protocol):
-    """The invoke path, for synchronous targets."""
-
-    async def resolve(self, ref: FunctionRef) -> Target: ...
-    async def run(
-        self, target: Target, *, request_id: str, payload: bytes, trace_id: str, client_context: str, tenant_id: str
-    ) -> Answer: ...
-
-
 class InvokeEvent(Protocol):
     """What Invoke with InvocationType Event does: the same function, handed in."""
 
     async def __call__(self, request_id: str, call: TargetCall, also: Callable[[Transaction], None]) -> None:
         """Take the invocation; `also` is written in the same transaction. Raises DomainError, and what `also` raises."""
-
-
-class Destinations(Protocol):
-    """Queues of other services."""
-
-    def can_reach(self, arn: str) -> bool: ...
 
 
 class _Superseded(Exception):
@@ -83,7 +62,7 @@ class Schedules:
         store: Store,
         invoke_event: InvokeEvent,
         invocations: Invocations,
-        destinations: Destinations,
+        can_reach: Callable[[str], bool],
         realm: Realm,
         policy: RetryPolicy,
         now: Callable[[], datetime],
@@ -91,11 +70,13 @@ class Schedules:
         poke: Callable[[], None],
         wake_events: Callable[[], None],
     ) -> None:
-        """`draw` gives random numbers from 0 up to 1 for flexible windows; `wake_events` wakes the loop that sends dead letters."""
+        """`can_reach` knows whether an endpoint is configured for the service in an ARN, `draw` gives random numbers from 0 up to 1 for flexible
+        windows, `wake_events` wakes the loop that sends dead letters.
+        """
         self._store = store
         self._invoke_event = invoke_event
         self._invocations = invocations
-        self._destinations = destinations
+        self._can_reach = can_reach
         self._realm = realm
         self._policy = policy
         self._now = now
@@ -113,13 +94,7 @@ class Schedules:
     async def stop(self, grace: timedelta) -> None:
         """Fire nothing more and let what runs end for `grace`. What does not is run again by the next server."""
         self._is_stopping = True
-        tasks = list(self._running.values())
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace.total_seconds())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end(self._running.values(), grace)
 
     # --- the loop's body ---------------------------------------------------------------------------------------------------
 
@@ -213,7 +188,7 @@ class Schedules:
     async def _settle(self, outcome: TryAgain | GiveUp, take: Callable[[Transaction], None]) -> None:
         invocation = outcome.invocation
         letter = outcome.dead_letter if isinstance(outcome, GiveUp) else None
-        reachable = letter is not None and self._destinations.can_reach(letter.target)
+        reachable = letter is not None and self._can_reach(letter.target)
 
         def work(tx: Transaction) -> None:
             take(tx)

@@ -9,10 +9,10 @@ from typing import Protocol
 import msgspec
 
 from lambstead.core.arn import Realm
+from lambstead.core.configurations import Configuration, Publication
 from lambstead.core.egress import Egress, EgressRules
 from lambstead.core.errors import InvalidRuntime
 from lambstead.core.fleet import Environment
-from lambstead.core.functions import Configuration, Publication
 from lambstead.core.images import NOT_RUN
 from lambstead.core.log_streams import GROUP_SUFFIX, default_group, file_name, stream_of
 from lambstead.core.platform_records import LogOf

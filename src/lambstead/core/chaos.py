@@ -34,38 +34,31 @@ Sample = Callable[[Sequence[str], int], Sequence[str]]
 
 
 @dataclass(frozen=True, slots=True)
-class KillInstance:
+class Aim:
+    """Whom a kill hits: so many, at random, of what matches."""
+
+    provider: str | None = None
+    zone: str | None = None
+    function: str | None = None
+    """Only environments of this function, or instances that have one."""
+    id: str | None = None
+    """Of an instance, for KillInstance; of an environment, for the others."""
+    count: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class KillInstance(Aim):
     """Instances end at once, as machines do that lose their power."""
 
-    provider: str | None = None
-    zone: str | None = None
-    function: str | None = None
-    """Only instances with an environment of this function."""
-    id: str | None = None
-    count: int = 1
-
 
 @dataclass(frozen=True, slots=True)
-class KillEnvironment:
+class KillEnvironment(Aim):
     """The runtime of environments is killed; their instances go on."""
 
-    provider: str | None = None
-    zone: str | None = None
-    function: str | None = None
-    id: str | None = None
-    count: int = 1
-
 
 @dataclass(frozen=True, slots=True)
-class KillWorker:
+class KillWorker(Aim):
     """In each environment that is hit one worker process is killed; the environment goes on with the others."""
-
-    provider: str | None = None
-    zone: str | None = None
-    function: str | None = None
-    id: str | None = None
-    """Of an environment."""
-    count: int = 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,8 +4,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from lambstead.core.configurations import Logging
 from lambstead.core.errors import InvalidParameterValue, ValidationError
-from lambstead.core.functions import Logging
 from lambstead.core.log_streams import default_group
 
 MAX_VARIABLES_BYTES = 4096

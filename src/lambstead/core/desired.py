@@ -6,8 +6,9 @@ from datetime import datetime, timedelta
 
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.concurrency import ProvisionedConcurrency
+from lambstead.core.configurations import Publication
 from lambstead.core.fleet import Failure, PublicationKey
-from lambstead.core.functions import FunctionVersion, Publication, Reason
+from lambstead.core.functions import FunctionVersion, Reason
 from lambstead.core.scaling import ScalingBounds
 
 

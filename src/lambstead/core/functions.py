@@ -1,8 +1,7 @@
 """Functions, their versions and the states a version goes through.
 
 A function has one editable version, `$LATEST`, and published ones: numbers, which never change, and for managed functions
-`$LATEST.PUBLISHED`, which is published again in place. What a publish freezes is a `Configuration`; what environments run is a
-`Publication` of it, so that a re-publish can bring up the new one while the old one serves.
+`$LATEST.PUBLISHED`, which is published again in place (`core.publishing`). What a publish freezes is in `core.configurations`.
 
     standard   $LATEST            Pending → Active            (updates: LastUpdateStatus InProgress → Successful)
                number             Active
@@ -18,16 +17,13 @@ Sources: Developer Guide, function states; recorded answers in the reference on 
 
 import enum
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, assert_never
+from dataclasses import dataclass, replace
+from typing import assert_never
 
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
-from lambstead.core.capacity import Sizing
-from lambstead.core.durable.model import DurableConfig
+from lambstead.core.configurations import Configuration, Publication
 from lambstead.core.errors import IllegalTransition, PreconditionFailed, ResourceConflict
 from lambstead.core.scaling import ScalingBounds
-from lambstead.core.tenancy import TenantIsolationMode
 
 
 class State(enum.StrEnum):
@@ -64,93 +60,6 @@ UPDATING = Reason("Updating", "The function is being updated.")
 
 
 @dataclass(frozen=True, slots=True)
-class CodePackage:
-    """An uploaded zip, or a container image: its content address, and what the API reports of it."""
-
-    sha256: str
-    """As in `CodeSha256`: base64 of the SHA-256 of a zip, hexadecimal digits of an image's digest."""
-    size_bytes: int
-    """Of the zip; 0 for an image."""
-    image_uri: str = ""
-    """What the image was named; empty for a zip."""
-    source_kms_key: str = ""
-    """ARN of the key that the caller has the zip encrypted with; recorded only."""
-
-    @property
-    def is_image(self) -> bool:
-        return bool(self.image_uri)
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """A layer version that a function references; the function keeps its content though the layer version be deleted."""
-
-    arn: str
-    code: CodePackage
-
-
-@dataclass(frozen=True, slots=True)
-class Logging:
-    """LoggingConfig: where and how the function's output is recorded. Levels are empty in Text format."""
-
-    format: Literal["JSON", "Text"]
-    group: str
-    application_level: str = ""
-    system_level: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ManagedInstances:
-    """That a function runs on a capacity provider, and how."""
-
-    provider: str
-    """Name of the capacity provider."""
-    sizing: Sizing
-
-
-@dataclass(frozen=True, slots=True)
-class Configuration:
-    """Everything a publish freezes."""
-
-    runtime: str
-    """Empty for a container image, as is the handler."""
-    handler: str
-    role: str
-    code: CodePackage
-    logging: Logging
-    description: str = ""
-    timeout_s: int = 3
-    memory_mb: int = 128
-    architecture: Literal["x86_64", "arm64"] = "x86_64"
-    ephemeral_storage_mb: int = 512
-    variables: Mapping[str, str] | None = None
-    """Environment variables; None when the function has no Environment member at all."""
-    managed: ManagedInstances | None = None
-    layers: tuple[Layer, ...] = ()
-    """In the order in which they are laid over one another; a later one's file hides an earlier one's."""
-    durable: DurableConfig | None = None
-    """How long its executions may take and are kept; None for a function that is not durable."""
-    tenant_isolation_mode: TenantIsolationMode | None = None
-    """Whether tenants have environments of their own; as the function was created, for good."""
-    recorded: Mapping[str, Any] = field(default_factory=dict)
-    """Members of the API that have no rule here, as given (VpcConfig, TracingConfig, KMSKeyArn, …)."""  # Any: API documents
-
-    @property
-    def slots_per_environment(self) -> int:
-        """Invocations that one environment runs at once."""
-        return self.managed.sizing.slots if self.managed else 1
-
-    @property
-    def vcpus_per_environment(self) -> float:
-        """vCPUs of one environment; for standard functions AWS's share of one vCPU per 1,769 MB."""
-        return self.managed.sizing.vcpus(self.memory_mb) if self.managed else max(self.memory_mb / 1769, 0.05)
-
-    def same_as(self, other: "Configuration") -> bool:
-        """True when both run the same; the description does not count."""
-        return replace(self, description="") == replace(other, description="")
-
-
-@dataclass(frozen=True, slots=True)
 class FunctionSettings:
     """What holds for a function as a whole, whatever its version."""
 
@@ -160,14 +69,6 @@ class FunctionSettings:
     """What happens to an invocation that is part of a loop: `Terminate` or `Allow`."""
     code_signing_config: str | None = None
     """Id of the code signing config."""
-
-
-@dataclass(frozen=True, slots=True)
-class Publication:
-    """What environments run: a frozen configuration and its number, which grows with every publish of the same version."""
-
-    number: int
-    configuration: Configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -500,57 +401,7 @@ def refuse_stale_revision(current: str, given: str | None, call: str = "GetFunct
         )
 
 
-# --- publishing -------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """A publish as asked for: onto which version, with which description, when, and with which fresh revision id."""
-
-    version: str
-    at: str
-    revision_id: str
-    description: str | None = None
-
-
-def is_published_already(latest: FunctionVersion, previous: FunctionVersion | None) -> bool:
-    """True when publishing `latest` again would publish nothing new over `previous`, the last publish onto the same place.
-
-    What counts is whether `$LATEST` changed, in its description too; the description that a publish brings along does not. A version that failed, or whose re-publish failed, is no such previous: publishing again is how it is tried again.
-    """
-    if previous is None or previous.state in (State.FAILED, State.DELETING):
-        return False
-    if previous.update_status is UpdateStatus.FAILED:
-        return False
-    if previous.source_description not in (None, latest.configuration.description):
-        return False
-    return previous.configuration.same_as(latest.configuration)
-
-
-def publish(latest: FunctionVersion, in_place: FunctionVersion | None, order: Publish) -> FunctionVersion:
-    """The version that comes of publishing `latest`; `in_place` is the `$LATEST.PUBLISHED` that is there already, if any."""
-    configuration = latest.configuration
-    if order.description is not None:
-        configuration = replace(configuration, description=order.description)
-    if in_place is not None:
-        republished = apply(in_place, Republished(configuration, order.at, order.revision_id))
-        return replace(republished, source_description=latest.configuration.description)
-    published = FunctionVersion(
-        function=latest.function,
-        version=order.version,
-        configuration=configuration,
-        state=State.PENDING,
-        state_reason=CREATING,
-        revision_id=order.revision_id,
-        last_modified=order.at,
-        target=latest.target,
-        source_description=latest.configuration.description,
-    )
-    if not latest.is_managed:
-        return published if latest.is_settling else apply(published, Settled(order.revision_id))
-    if order.version == LATEST_PUBLISHED:
-        return replace(published, update_status=UpdateStatus.IN_PROGRESS, update_reason=CREATING)
-    return published
+# --- names of versions -----------------------------------------------------------------------------------------------
 
 
 def numbered(version: str) -> bool:

@@ -8,8 +8,8 @@ import hashlib
 import re
 from collections.abc import Iterable
 
+from lambstead.core.configurations import CodePackage
 from lambstead.core.errors import InvalidParameterValue
-from lambstead.core.functions import CodePackage
 
 NOT_RUN = (
     "The function {arn} is a container image, which this Lambstead records but does not run yet: "

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from lambstead.core.aliases import Alias
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED, FunctionRef, Realm
 from lambstead.core.concurrency import ConcurrencyLimits
+from lambstead.core.configurations import Publication
 from lambstead.core.errors import InvalidParameterValue, NoPublishedVersion, ResourceNotFound
-from lambstead.core.functions import FunctionVersion, Publication, State, conflict_in_state
+from lambstead.core.functions import FunctionVersion, State, conflict_in_state
 from lambstead.core.images import NOT_RUN
 
 MAX_SYNC_SECONDS = 900

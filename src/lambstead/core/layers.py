@@ -11,6 +11,7 @@ from typing import Any
 
 from lambstead.core.account import UNZIPPED_CODE_BYTES
 from lambstead.core.arn import Realm
+from lambstead.core.configurations import CodePackage, Layer
 from lambstead.core.errors import (
     AccessDenied,
     InvalidParameterValue,
@@ -18,7 +19,6 @@ from lambstead.core.errors import (
     ResourceConflict,
     ResourceNotFound,
 )
-from lambstead.core.functions import CodePackage, Layer
 from lambstead.core.policies import MAX_POLICY_BYTES, PolicyLengthExceeded, compact
 
 MAX_LAYERS = 5

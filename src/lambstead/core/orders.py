@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from lambstead.core.concurrency import Allocation, ProvisionedConcurrency
+from lambstead.core.configurations import Publication
 from lambstead.core.fleet import Environment, Instance, PublicationKey
-from lambstead.core.functions import Publication, Reason
+from lambstead.core.functions import Reason
 from lambstead.core.scaling import ScalingBounds
 
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from lambstead.core.catalogue import InstanceType
+from lambstead.core.configurations import Publication
 from lambstead.core.desired import Desired, Policy
 from lambstead.core.draft import Draft
 from lambstead.core.fleet import Environment, Instance
-from lambstead.core.functions import Publication
 from lambstead.core.orders import (
     DrainEnvironment,
     LaunchInstance,

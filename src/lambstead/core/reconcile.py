@@ -10,10 +10,11 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
 
 from lambstead.core.capacity import CapacityProvider
+from lambstead.core.configurations import Publication
 from lambstead.core.desired import Desired, Policy, key_of
 from lambstead.core.draft import Draft
 from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase
-from lambstead.core.functions import CAPACITY_CODES, FunctionVersion, Publication, Reason, State, UpdateStatus
+from lambstead.core.functions import CAPACITY_CODES, FunctionVersion, Reason, State, UpdateStatus
 from lambstead.core.orders import NoteDrained, NoteFailed, NoteObstacle, NoteReady, NoteRemoved, NoteRetry, Order
 from lambstead.core.placement import (
     Demand,

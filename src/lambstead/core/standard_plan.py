@@ -8,9 +8,9 @@ from datetime import datetime
 
 from lambstead.core.catalogue import LAMBDA_OWNED
 from lambstead.core.concurrency import Allocation, AllocationStatus
+from lambstead.core.configurations import Publication
 from lambstead.core.desired import Provision
 from lambstead.core.fleet import Environment, Instance, Phase, PublicationKey
-from lambstead.core.functions import Publication
 from lambstead.core.orders import NoteAllocation
 from lambstead.core.placement import Demand
 from lambstead.core.planning import Planning

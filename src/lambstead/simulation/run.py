@@ -20,6 +20,7 @@ from lambstead.core.capacity import (
     ProviderState,
     Sizing,
 )
+from lambstead.core.configurations import CodePackage, Configuration, Logging, ManagedInstances
 from lambstead.core.demand import (
     CPU_METRIC,
     LoadReading,
@@ -37,11 +38,7 @@ from lambstead.core.functions import (
     CapacityFailed,
     CapacityFound,
     CapacityReady,
-    CodePackage,
-    Configuration,
     FunctionVersion,
-    Logging,
-    ManagedInstances,
     Reason,
     Republished,
     State,

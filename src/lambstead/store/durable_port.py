@@ -1,16 +1,17 @@
-"""The part of the store's port for what Lambstead adds to durable executions: attributes, search, subscribers."""
+"""The part of the store's port for durable executions, and for what Lambstead adds to them: attributes, search, subscribers."""
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from lambstead.core.durable.records import ExecutionSummary
+from lambstead.core.durable.model import Change, Event, Execution, State
+from lambstead.core.durable.records import Errand, ExecutionQuery, ExecutionSummary, KeptExecution
 from lambstead.core.durable.search import ExecutionSearch
 from lambstead.core.durable.subscriptions import Notice, Subscription
 
 
 class DurableSearchReader(Protocol):
-    """Reads."""
+    """Attributes, search and subscribers, as far as they can be read."""
 
     def search_durable_executions(
         self, search: ExecutionSearch, position: tuple[int, str] | None, limit: int, now: datetime
@@ -31,7 +32,7 @@ class DurableSearchReader(Protocol):
 
 
 class DurableSearchTransaction(DurableSearchReader, Protocol):
-    """Changes."""
+    """Changes of attributes and subscribers, and notices to these."""
 
     def set_durable_attributes(self, execution_id: str, attributes: Mapping[str, str | None]) -> None:
         """Set custom attributes of an execution, and remove those that are None; others stay."""
@@ -50,3 +51,76 @@ class DurableSearchTransaction(DurableSearchReader, Protocol):
 
     def delete_durable_notice(self, number: int) -> None:
         """Forget an event that was delivered, or given up."""
+
+
+class DurableReader(DurableSearchReader, Protocol):
+    """Durable executions, as far as they can be read. One whose retention is over is not shown, though it may still be there."""
+
+    def durable_state(self, execution_id: str) -> State | None:
+        """An execution with its input and all its operations, expired or not; None if there is none of this id."""
+
+    def durable_execution(self, execution_id: str, now: datetime) -> Execution | None:
+        """An execution alone."""
+
+    def durable_input(self, execution_id: str) -> str:
+        """The input of an execution that exists."""
+
+    def durable_execution_named(self, function: str, name: str, now: datetime) -> KeptExecution | None:
+        """The execution of a function that has this name; one that is being deleted has lost it."""
+
+    def durable_executions(
+        self, query: ExecutionQuery, position: tuple[int, str] | None, limit: int, now: datetime
+    ) -> Sequence[ExecutionSummary]:
+        """Executions by their start; `position` is start (epoch milliseconds) and id of the last one seen."""
+
+    def durable_events(self, execution_id: str, after: int, limit: int) -> Sequence[Event]:
+        """History: events with a number greater than `after`, in order."""
+
+    def durable_events_backwards(self, execution_id: str, before: int, limit: int) -> Sequence[Event]:
+        """History: events with a number less than `before`, the newest first."""
+
+    def due_durable_executions(self, now: datetime, limit: int) -> Sequence[str]:
+        """Ids of executions for which something is due, the longest overdue first."""
+
+    def next_durable_wake(self, after: datetime) -> datetime | None:
+        """When something is due next that is not due at `after`."""
+
+    def live_durable_executions(self) -> Sequence[str]:
+        """Ids of executions that have a live invocation."""
+
+    def expired_durable_executions(self, now: datetime, limit: int) -> Sequence[str]:
+        """Ids of executions that are to be removed."""
+
+    def next_durable_expiry(self) -> datetime | None:
+        """When the next execution is to be removed."""
+
+    def durable_totals(self) -> Mapping[str, int]:
+        """How many executions there are by status; statuses without any are left out."""
+
+    def due_durable_errands(self, now: datetime, limit: int) -> Sequence[Errand]:
+        """Errands that are due, the longest overdue first."""
+
+    def next_durable_errand(self, after: datetime) -> datetime | None:
+        """When the next errand is due that is not due at `after`."""
+
+
+class DurableTransaction(DurableReader, DurableSearchTransaction, Protocol):
+    """Changes of durable executions. `wake_at` is when something happens to the execution by itself."""
+
+    def start_durable_execution(self, state: State, change: Change, wake_at: datetime | None) -> None:
+        """Insert an execution of a new id and a name that `durable_execution_named` does not find. Who had the name before is removed."""
+
+    def save_durable_change(self, change: Change, wake_at: datetime | None) -> bool:
+        """Write what a rule made of an execution; False, and nothing done, if it is not there any more.
+
+        `Execution.answered` is not kept.
+        """
+
+    def save_durable_errand(self, errand: Errand, due: datetime) -> None:
+        """Insert an errand, or replace that of the same operation."""
+
+    def delete_durable_errand(self, errand: Errand) -> None:
+        """Forget an errand."""
+
+    def delete_durable_execution(self, execution_id: str, limit: int) -> bool:
+        """Remove an execution, at most `limit` of its operations and events at a time; True once nothing of it is left."""

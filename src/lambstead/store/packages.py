@@ -25,8 +25,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from lambstead.core.account import UNZIPPED_CODE_BYTES, ZIPPED_CODE_BYTES
+from lambstead.core.configurations import CodePackage
 from lambstead.core.errors import InvalidParameterValue, RequestEntityTooLarge
-from lambstead.core.functions import CodePackage
 
 MAX_ENTRIES = 100_000
 """Files and folders, named or implied. AWS names no limit; this one keeps a small zip from making a million files."""

@@ -1,12 +1,11 @@
 """The store as the rest of Lambstead sees it: domain verbs inside transactions.
 
 Work on the store is a plain function of a transaction. `Store.write` runs it in the one writer lane: everything it wrote is durable when
-the call returns, or nothing is if it raised. `Store.read` runs it against a snapshot. Both adapters (SQLite now, PostgreSQL for fleets) pass the
-suite in `tests/contract/`.
+the call returns, or nothing is if it raised. `Store.read` runs it against a snapshot. An adapter passes the
+suite in `tests/contract/`; there is one, for SQLite.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from datetime import datetime
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -15,78 +14,24 @@ from lambstead.core.aliases import Alias
 from lambstead.core.capacity import CapacityProvider, ProviderState
 from lambstead.core.code_signing import CodeSigningConfig
 from lambstead.core.concurrency import ProvisionedConcurrency
-from lambstead.core.durable.model import Change, Event, Execution, State
-from lambstead.core.durable.records import Errand, ExecutionQuery, ExecutionSummary, KeptExecution
+from lambstead.core.configurations import CodePackage
 from lambstead.core.event_invokes import EventInvokeConfig
-from lambstead.core.event_queue import Delivery, QueuedEvent, QueueTotals
 from lambstead.core.event_sources import EventSourceMapping
 from lambstead.core.function_urls import FunctionUrl
-from lambstead.core.functions import CodePackage, FunctionSettings, FunctionVersion
+from lambstead.core.functions import FunctionSettings, FunctionVersion
 from lambstead.core.invocations import FunctionSnapshot
 from lambstead.core.layers import LayerVersion
 from lambstead.core.log_streams import LogEvent, LogGroup, LogStream
 from lambstead.core.policies import ResourcePolicy
 from lambstead.core.runtime_management import RuntimeManagement
-from lambstead.core.schedule_targets import ScheduledInvocation
-from lambstead.core.schedules import Schedule, ScheduleGroup
-from lambstead.store.durable_port import DurableSearchReader, DurableSearchTransaction
+from lambstead.store.durable_port import DurableReader, DurableTransaction
+from lambstead.store.event_queue_port import EventQueueReader, EventQueueTransaction
+from lambstead.store.schedules_port import ScheduleReader, ScheduleTransaction
 
 T = TypeVar("T")
 
 Position = tuple[str, int]
 """Where a list of versions stopped: function name and ordinal of the last one seen."""
-
-
-class EventQueueReader(Protocol):
-    """The queue of asynchronous invocations, as far as it can be read."""
-
-    def queue_totals(self) -> QueueTotals:
-        """How many events the queue holds, those that run included, and the size of their payloads."""
-
-    def next_events(self) -> Sequence[tuple[str, datetime]]:
-        """Every function that has events, and when the first of them can be claimed."""
-
-    def next_delivery(self) -> datetime | None:
-        """When the first message to another service can be claimed; None if there is none."""
-
-
-class EventQueueTransaction(EventQueueReader, Protocol):
-    """Changes of the queue. What is claimed belongs to its `owner` until `until`; then anybody may claim it again."""
-
-    def enqueue_event(self, event: QueuedEvent, payload: bytes, due: datetime) -> None:
-        """Add an event that may be claimed from `due` on. Its request id is not in the queue."""
-
-    def claim_events(
-        self, function: str, owner: str, now: datetime, until: datetime, limit: int
-    ) -> Sequence[tuple[QueuedEvent, bytes]]:
-        """Take up to `limit` events of a function that are due, with their payloads; those due longest first are taken."""
-
-    def reschedule_event(self, event: QueuedEvent, owner: str, due: datetime) -> bool:
-        """Put a claimed event back; False, and nothing done, if `owner` does not have it any more."""
-
-    def delete_event(self, request_id: str, owner: str) -> bool:
-        """Forget a claimed event; False if `owner` does not have it any more."""
-
-    def enqueue_delivery(self, delivery: Delivery, due: datetime) -> None:
-        """Add a message to another service; one with the same id that is there already stays as it is."""
-
-    def claim_deliveries(self, owner: str, now: datetime, until: datetime, limit: int) -> Sequence[Delivery]:
-        """Take up to `limit` messages that are due."""
-
-    def reschedule_delivery(self, delivery: Delivery, owner: str, due: datetime) -> None:
-        """Put a claimed message back."""
-
-    def delete_delivery(self, delivery_id: str, owner: str) -> None:
-        """Forget a claimed message."""
-
-    def extend_event(self, request_id: str, owner: str, until: datetime) -> None:
-        """Let a claimed event belong to `owner` until `until`."""
-
-    def extend_delivery(self, delivery_id: str, owner: str, until: datetime) -> None:
-        """Let a claimed message belong to `owner` until `until`."""
-
-    def release_leases(self, now: datetime) -> None:
-        """Make everything claimable now, whoever has it: for a server that knows to be the only one."""
 
 
 class LayerReader(Protocol):
@@ -144,147 +89,6 @@ class EventSourceTransaction(EventSourceReader, Protocol):
 
     def delete_event_source_mapping(self, mapping_id: str) -> None:
         """Forget one mapping. Tags are the caller's to remove."""
-
-
-class ScheduleReader(Protocol):
-    """Schedules and their groups, as far as they can be read."""
-
-    def schedule_group(self, name: str) -> ScheduleGroup | None:
-        """One group; `default` is always there."""
-
-    def schedule_groups(self, after: str, limit: int, prefix: str = "") -> Sequence[ScheduleGroup]:
-        """Groups by name; those whose name begins with `prefix`."""
-
-    def schedule_group_count(self) -> int:
-        """How many groups there are."""
-
-    def schedule(self, group: str, name: str) -> Schedule | None:
-        """One schedule."""
-
-    def schedules(
-        self, after: tuple[str, str], limit: int, group: str | None = None, state: str | None = None, prefix: str = ""
-    ) -> Sequence[Schedule]:
-        """Schedules by group and name; of one group, in one state (`ENABLED`, `DISABLED`), with a name that begins with `prefix`, if given."""
-
-    def due_schedules(self, now: datetime, limit: int) -> Sequence[Schedule]:
-        """Up to `limit` schedules that are due, those due longest first."""
-
-    def next_schedule(self) -> datetime | None:
-        """When the first schedule is due; None if none has anything to come."""
-
-    def next_scheduled_invocation(self) -> datetime | None:
-        """When the first waiting invocation of a target can be claimed; None if there is none."""
-
-    def schedule_request(self, operation: str, resource: str, token: str, now: datetime) -> str | None:
-        """The fingerprint of a request that was carried out with this ClientToken and is still remembered."""
-
-
-class ScheduleTransaction(ScheduleReader, Protocol):
-    """Changes of schedules. Claims of invocations are leases, as in the queue of asynchronous invocations."""
-
-    def save_schedule_group(self, group: ScheduleGroup) -> None:
-        """Insert or replace one group."""
-
-    def delete_schedule_group(self, name: str) -> None:
-        """Forget one group and all its schedules. Tags are the caller's to remove."""
-
-    def save_schedule(self, schedule: Schedule) -> None:
-        """Insert or replace one schedule of an existing group."""
-
-    def delete_schedule(self, group: str, name: str) -> None:
-        """Forget one schedule."""
-
-    def enqueue_scheduled_invocation(self, invocation: ScheduledInvocation, due: datetime) -> None:
-        """Add an invocation of a target that may be claimed from `due` on. Its id is new."""
-
-    def claim_scheduled_invocations(
-        self, owner: str, now: datetime, until: datetime, limit: int
-    ) -> Sequence[ScheduledInvocation]:
-        """Take up to `limit` invocations that are due; they belong to `owner` until `until`."""
-
-    def delete_scheduled_invocation(self, invocation_id: str, owner: str) -> bool:
-        """Forget a claimed invocation; False if `owner` does not have it any more."""
-
-    def release_scheduled_invocations(self, now: datetime) -> None:
-        """Make every invocation claimable now that somebody has: for a server that knows to be the only one."""
-
-    def save_schedule_request(
-        self, operation: str, resource: str, token: str, fingerprint: str, now: datetime, until: datetime
-    ) -> None:
-        """Remember until `until` that a request was carried out, and forget those whose time is over."""
-
-
-class DurableReader(DurableSearchReader, Protocol):
-    """Durable executions, as far as they can be read. One whose retention is over is not shown, though it may still be there."""
-
-    def durable_state(self, execution_id: str) -> State | None:
-        """An execution with its input and all its operations, expired or not; None if there is none of this id."""
-
-    def durable_execution(self, execution_id: str, now: datetime) -> Execution | None:
-        """An execution alone."""
-
-    def durable_input(self, execution_id: str) -> str:
-        """The input of an execution that exists."""
-
-    def durable_execution_named(self, function: str, name: str, now: datetime) -> KeptExecution | None:
-        """The execution of a function that has this name; one that is being deleted has lost it."""
-
-    def durable_executions(
-        self, query: ExecutionQuery, position: tuple[int, str] | None, limit: int, now: datetime
-    ) -> Sequence[ExecutionSummary]:
-        """Executions by their start; `position` is start (epoch milliseconds) and id of the last one seen."""
-
-    def durable_events(self, execution_id: str, after: int, limit: int) -> Sequence[Event]:
-        """History: events with a number greater than `after`, in order."""
-
-    def durable_events_backwards(self, execution_id: str, before: int, limit: int) -> Sequence[Event]:
-        """History: events with a number less than `before`, the newest first."""
-
-    def due_durable_executions(self, now: datetime, limit: int) -> Sequence[str]:
-        """Ids of executions for which something is due, the longest overdue first."""
-
-    def next_durable_wake(self, after: datetime) -> datetime | None:
-        """When something is due next that is not due at `after`."""
-
-    def live_durable_executions(self) -> Sequence[str]:
-        """Ids of executions that have a live invocation."""
-
-    def expired_durable_executions(self, now: datetime, limit: int) -> Sequence[str]:
-        """Ids of executions that are to be removed."""
-
-    def next_durable_expiry(self) -> datetime | None:
-        """When the next execution is to be removed."""
-
-    def durable_totals(self) -> Mapping[str, int]:
-        """How many executions there are by status; statuses without any are left out."""
-
-    def due_durable_errands(self, now: datetime, limit: int) -> Sequence[Errand]:
-        """Errands that are due, the longest overdue first."""
-
-    def next_durable_errand(self, after: datetime) -> datetime | None:
-        """When the next errand is due that is not due at `after`."""
-
-
-class DurableTransaction(DurableReader, DurableSearchTransaction, Protocol):
-    """Changes of durable executions. `wake_at` is when something happens to the execution by itself."""
-
-    def start_durable_execution(self, state: State, change: Change, wake_at: datetime | None) -> None:
-        """Insert an execution of a new id and a name that `durable_execution_named` does not find. Who had the name before is removed."""
-
-    def save_durable_change(self, change: Change, wake_at: datetime | None) -> bool:
-        """Write what a rule made of an execution; False, and nothing done, if it is not there any more.
-
-        `Execution.answered` is not kept.
-        """
-
-    def save_durable_errand(self, errand: Errand, due: datetime) -> None:
-        """Insert an errand, or replace that of the same operation."""
-
-    def delete_durable_errand(self, errand: Errand) -> None:
-        """Forget an errand."""
-
-    def delete_durable_execution(self, execution_id: str, limit: int) -> bool:
-        """Remove an execution, at most `limit` of its operations and events at a time; True once nothing of it is left."""
 
 
 class Reader(EventQueueReader, LayerReader, EventSourceReader, DurableReader, ScheduleReader, Protocol):

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from lambstead.core.functions import CodePackage, Layer
+from lambstead.core.configurations import CodePackage, Layer
 from lambstead.core.layers import LayerVersion
 from lambstead.store.sqlite_rows import SqliteRows, document_of
 

@@ -10,8 +10,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
 
-from lambstead.control.durable.invocations import Functions, error_of
+from lambstead.control.durable.invocations import error_of
 from lambstead.control.durable.lanes import Lanes, UnknownExecution
+from lambstead.control.invoke_path import Functions
 from lambstead.core.arn import FunctionRef
 from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.durable.model import ChainedInvoke, ErrorObject, Execution, ExecutionStatus, OperationStatus, joined

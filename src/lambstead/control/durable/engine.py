@@ -17,10 +17,11 @@ from functools import partial
 from lambstead.control.durable.chained import Errands
 from lambstead.control.durable.executions import DurableExecutions, TimeSkipping
 from lambstead.control.durable.interventions import Interventions
-from lambstead.control.durable.invocations import DurableInvocations, Functions
+from lambstead.control.durable.invocations import DurableInvocations
 from lambstead.control.durable.lanes import Lanes
 from lambstead.control.durable.notices import Notices
 from lambstead.control.durable.ready import ReadyQueue
+from lambstead.control.invoke_path import Functions
 from lambstead.core.arn import Realm
 from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.durable.model import Change, Execution, ExecutionStatus, State, StatusChanged

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from lambstead.control.durable.invocations import Functions
 from lambstead.control.durable.lanes import Lane, Lanes, Started, UnknownExecution, Work
 from lambstead.control.durable.replays import Replays
+from lambstead.control.invoke_path import Functions
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.durable import lifecycle, triggers
 from lambstead.core.durable.checkpoints import CheckpointRequest, check_token, checkpoint

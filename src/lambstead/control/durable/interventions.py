@@ -10,8 +10,8 @@ from datetime import datetime, timedelta
 from functools import partial
 
 from lambstead.control.durable.executions import new_id
-from lambstead.control.durable.invocations import Functions
 from lambstead.control.durable.lanes import Lane, Lanes, Started, UnknownExecution
+from lambstead.control.invoke_path import Functions
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.durable import time_skip
 from lambstead.core.durable.fork import fork as forked

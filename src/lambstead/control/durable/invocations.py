@@ -11,11 +11,11 @@ import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Protocol
 
 import msgspec
 
 from lambstead.control.durable.lanes import Lane, Lanes, UnknownExecution
+from lambstead.control.invoke_path import Functions
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.durable.documents import invocation_event
 from lambstead.core.durable.lifecycle import (
@@ -33,27 +33,6 @@ from lambstead.core.durable.records import state_marker
 from lambstead.core.durable.time_skip import idle, now_of, skip
 from lambstead.core.durable.triggers import fire_due, wants_invocation
 from lambstead.core.errors import DomainError, ResourceNotFound, ServiceFailure
-from lambstead.core.invocations import Target
-
-
-class Answer(Protocol):
-    """How an invocation ended."""
-
-    @property
-    def payload(self) -> bytes: ...
-    @property
-    def executed_version(self) -> str: ...
-    @property
-    def is_error(self) -> bool: ...
-
-
-class Functions(Protocol):
-    """The invoke path: one invocation of a function, durable or not."""
-
-    async def resolve(self, ref: FunctionRef) -> Target: ...
-    async def run_once(
-        self, target: Target, *, request_id: str, payload: bytes, trace_id: str, tenant_id: str
-    ) -> Answer: ...
 
 
 class DurableInvocations:

@@ -10,6 +10,8 @@ from collections import deque
 from collections.abc import Callable, Coroutine
 from datetime import timedelta
 
+from lambstead.control.loop import end
+
 log = logging.getLogger(__name__)
 
 MAX_RUNNING = 500
@@ -101,10 +103,4 @@ class ReadyQueue:
         self._is_closed = True
         self._line.clear()
         self._waiting.clear()
-        tasks = list(self._running.values())
-        if tasks:
-            await asyncio.wait(tasks, timeout=grace.total_seconds())
-        for task in tasks:
-            task.cancel()
-        if tasks:
-            await asyncio.wait(tasks)
+        await end(self._running.values(), grace)

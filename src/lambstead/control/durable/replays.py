@@ -10,7 +10,8 @@ from datetime import datetime
 
 import msgspec
 
-from lambstead.control.durable.invocations import Functions, error_of
+from lambstead.control.durable.invocations import error_of
+from lambstead.control.invoke_path import Functions
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.durable.checkpoints import check_token
 from lambstead.core.durable.documents import invocation_event
