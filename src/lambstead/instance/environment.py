@@ -406,10 +406,10 @@ class Environment:
         while not self._ending.done():
             if self._workers is not None and self._workers.is_initialized:
                 return True
-            if self._workers is None and is_initialized(InitProgress(api.parked, process.polls, alive)):
+            if self._workers is None and is_initialized(InitProgress(api.invocations.parked, process.polls, alive)):
                 return True
             remaining = deadline - time.monotonic()
-            if remaining <= 0 and api.parked:
+            if remaining <= 0 and api.invocations.parked:
                 return True
             if remaining <= 0:
                 message = f"Init phase timed out after {self._start.init_timeout_ms / 1000:.2f} seconds"
@@ -420,7 +420,11 @@ class Environment:
             try:
                 await asyncio.wait_for(self._progress.wait(), min(remaining, WORKER_COUNT_TICK_SECONDS))
             except TimeoutError:
-                alive = self._count_workers() if api.parked and self._connections is Connections.WORKERS else None
+                alive = (
+                    self._count_workers()
+                    if api.invocations.parked and self._connections is Connections.WORKERS
+                    else None
+                )
         return False
 
     def _count_workers(self) -> int | None:
