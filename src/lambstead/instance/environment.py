@@ -40,6 +40,7 @@ from lambstead.instance.isolation import (
     Wish,
     plan_process,
 )
+from lambstead.instance.linked_runtime import LinkedRuntime
 from lambstead.instance.linked_workers import LinkedWorkers
 from lambstead.instance.log_capture import LogCapture
 from lambstead.instance.main_process import MainProcess
@@ -48,7 +49,9 @@ from lambstead.instance.readings import Usage
 from lambstead.instance.runtime_api import RuntimeApiServer
 from lambstead.instance.runtimes import catalogue
 from lambstead.instance.runtimes.runtime import (
+    WRAPPER_VARIABLE,
     EntryPointInvalid,
+    InheritedLink,
     InstalledRuntime,
     Launch,
     RuntimeNotAvailable,
@@ -144,6 +147,8 @@ class Environment:
         """Set when the workers speak the link themselves."""
         self._relay: WorkerRelay | None = None
         """Set when their link is passed on here."""
+        self._linked_runtime: LinkedRuntime | None = None
+        """Set when the one worker of an environment on demand speaks the link with us."""
         self._note = ""
         self._init_started = 0.0
 
@@ -193,7 +198,7 @@ class Environment:
         if not self._open_log(runtime):
             return None
         places = self._places()
-        link, status_fd = await self._link_for_workers(places)
+        link, link_fd = await self._link_for_workers(places)
         try:
             process = self._process(runtime, link, places)
             if process is None:
@@ -201,11 +206,11 @@ class Environment:
             api = self._runtime_api(process)
             if not self._isolation.own_network:
                 await api.listen()
-            if not self._spawn(process, places, api, status_fd):
+            if not self._spawn(process, places, api, link_fd):
                 return None
         finally:
-            if status_fd is not None:
-                os.close(status_fd)
+            if link_fd is not None:
+                os.close(link_fd)
         if not await self._let_through(api):
             return None
         if not await self._init_complete(process, api, started):
@@ -254,7 +259,9 @@ class Environment:
         layers = Path(self._start.layers_path) if self._start.layers_path else None
         return Places(Path(self._start.code_path), layers, temp, own_root=self._isolation.own_root)
 
-    def _process(self, runtime: InstalledRuntime, link: WorkerLink | None, places: Places) -> RuntimeProcess | None:
+    def _process(
+        self, runtime: InstalledRuntime, link: WorkerLink | InheritedLink | None, places: Places
+    ) -> RuntimeProcess | None:
         """What to start; None (and over) if the code package has nothing to start."""
         launch = Launch(
             managed=self._managed,
@@ -283,9 +290,11 @@ class Environment:
         self._api = RuntimeApiServer(
             slots, self, platform_log, output.drain, process.connections, tenant_id=self._start.tenant_id
         )
+        if self._linked_runtime is not None:
+            self._linked_runtime.serve(self._api.invocations)
         return self._api
 
-    def _spawn(self, process: RuntimeProcess, places: Places, api: RuntimeApiServer, status_fd: int | None) -> bool:
+    def _spawn(self, process: RuntimeProcess, places: Places, api: RuntimeApiServer, link_fd: int | None) -> bool:
         """Start the main process, up to its gate; false (and over) if it cannot be started."""
         output = self._output
         assert output is not None
@@ -304,7 +313,7 @@ class Environment:
         variables = runtime_variables(self._start, site, Credentials.placeholder())
         read_fd, write_fd = os.pipe()
         output.add_source(read_fd)
-        inherited = [] if status_fd is None else [status_fd]
+        inherited = [] if link_fd is None else [link_fd]
         frames_fd = None
         if not self._managed and self._start.runtime.startswith(FRAMING_RUNTIMES):
             records_fd, frames_fd = os.pipe()
@@ -368,8 +377,12 @@ class Environment:
         self._main.pass_gate()
         return not self._ending.done()
 
-    async def _link_for_workers(self, places: Places) -> tuple[WorkerLink | None, int | None]:
-        """What lets workers speak the link themselves, and the end of the status pipe that goes to them; neither where they don't."""
+    async def _link_for_workers(self, places: Places) -> tuple[WorkerLink | InheritedLink | None, int | None]:
+        """What lets workers speak the link, and the descriptor that goes to them; neither where they don't."""
+        if not self._managed and self._start.relays_workers and not self._start.variables.get(WRAPPER_VARIABLE):
+            self._linked_runtime = LinkedRuntime(self)
+            worker_fd = await self._linked_runtime.open()
+            return InheritedLink(worker_fd), worker_fd
         path = Path(self._start.link_path) if self._start.link_path else None
         if self._managed and self._start.relays_workers:
             path = await self._relay_workers()
@@ -573,6 +586,8 @@ class Environment:
             await self._main.kill()
         if self._relay is not None:
             self._relay.close()
+        if self._linked_runtime is not None:
+            self._linked_runtime.close()
         if self._workers is not None:
             self._workers.close()
         if self._platform_log is not None and self._output is not None:
