@@ -455,6 +455,7 @@ async def test_the_log_of_a_managed_function_has_awss_records(gateway: Gateway) 
     bad = environment.send("bad")
     await bad.answer
     await environment.until_slots(1)
+    await eventually(lambda: len(environment.log_records("platform.report")) == 2, "both are reported")
     [init] = environment.log_records("platform.initStart")
     assert init["record"]["instanceMaxMemory"] == 2048 * 1024 * 1024
     assert init["record"]["instanceId"] == environment.log_stream
@@ -491,6 +492,7 @@ async def test_the_log_of_an_on_demand_function_has_awss_lines_in_order(gateway:
         await invocation.answer
         ids.append(invocation.request_id)
         await environment.until_slots(1)
+    await eventually(lambda: environment.log().count("REPORT ") == 2, "both are reported")
     init, *lines = environment.log().splitlines()
     assert init.startswith("INIT_START Runtime Version: python:3.13.")
     assert [line.split("\t")[0] for line in lines] == [

@@ -30,6 +30,7 @@ from lambstead.instance.bubblewrap import find_program, plan_sandbox
 from lambstead.instance.cgroups import Cgroup, Cgroups, group_name
 from lambstead.instance.environment_variables import Credentials, RuntimeSite, runtime_variables
 from lambstead.instance.families import owns_connection
+from lambstead.instance.invocation_log import InvocationLog
 from lambstead.instance.isolation import (
     RUNTIME_API_PORT,
     SOCKETS_DIR,
@@ -287,9 +288,8 @@ class Environment:
         assert platform_log is not None
         assert output is not None
         slots = self._start.max_concurrency if self._managed else 1
-        self._api = RuntimeApiServer(
-            slots, self, platform_log, output.drain, process.connections, tenant_id=self._start.tenant_id
-        )
+        log = InvocationLog(platform_log, output, self._memory_high_water)
+        self._api = RuntimeApiServer(slots, self, log, process.connections, tenant_id=self._start.tenant_id)
         if self._linked_runtime is not None:
             self._linked_runtime.serve(self._api.invocations)
         return self._api
@@ -526,7 +526,7 @@ class Environment:
         if not self._managed:
             self._end(_Ending("Sandbox.Timedout", f"Invocation {request_id} timed out."))
 
-    def memory_high_water(self) -> int:
+    def _memory_high_water(self) -> int:
         return _high_water_bytes(self._main.runtime_pid) if self._main is not None else 0
 
     def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:

@@ -28,7 +28,8 @@ from lambstead.core.runtime_api import (
     response_too_large_message,
     timed_out_message,
 )
-from lambstead.instance.platform_log import Ended, PlatformLog
+from lambstead.instance.invocation_log import InvocationLog
+from lambstead.instance.platform_log import Ended
 from lambstead.instance.streamed_answer import StreamedAnswer
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
@@ -62,15 +63,6 @@ class Life(Protocol):
     def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
         """Whether the connection from `peer` to `here` belongs to a process of the environment."""
 
-    def memory_high_water(self) -> int:
-        """Largest resident size of the runtime so far, in bytes."""
-
-
-class DrainOutput(Protocol):
-    """Takes everything the runtime has printed so far into the log."""
-
-    def __call__(self) -> None: ...
-
 
 class Worker(Protocol):
     """Whoever polled."""
@@ -86,8 +78,7 @@ class Invocations:
         self,
         slots: int,
         life: Life,
-        log: PlatformLog,
-        drain_output: DrainOutput,
+        log: InvocationLog,
         connections: Connections,
         *,
         tenant_id: str = "",
@@ -96,7 +87,6 @@ class Invocations:
         self._rules = RuntimeApi(slots, connections)
         self._life = life
         self._log = log
-        self._drain_output = drain_output
         self._tenant_id = tenant_id
         self._workers: dict[WorkerId, Worker] = {}
         """Those that polled, while their connections last."""
@@ -145,6 +135,7 @@ class Invocations:
             self._abort(invocation, message, error_type)
         if self._timer is not None:
             self._timer.cancel()
+        self._log.write_now()
 
     def _invoke(self, frame: Frame) -> None:
         head = _invoke_decoder.decode(frame.head)
@@ -158,7 +149,7 @@ class Invocations:
             self._reject(frame.stream, worker.because)
             return
         self._started[frame.stream] = time.monotonic()
-        self._log.invocation_started(head.request_id)
+        self._log.started(head.request_id)
         self._workers[worker].deliver(head, frame)
         self._arm(head.deadline_ms)
 
@@ -209,7 +200,8 @@ class Invocations:
         """The function answered."""
         self._report(invocation, "success")
         if self.link is not None and not invocation.abandoned:
-            self.link.send(Kind.RESULT, invocation.stream, _encode(Result(content_type)), body)
+            # A worker on the link sends its answer and its next poll together: so do we.
+            self.link.send_soon(Kind.RESULT, invocation.stream, _encode(Result(content_type)), body)
 
     def settle_error(
         self, invocation: Invocation, error_type: str, document: bytes, *, by_function: bool = False
@@ -245,16 +237,7 @@ class Invocations:
 
     def _report(self, invocation: Invocation, status: InvocationStatus, error_type: str = "") -> None:
         duration_ms = (time.monotonic() - self._started.pop(invocation.stream)) * 1000
-        memory = 0
-        if self._log.is_per_invocation:
-            # What the function printed before it answered stands before END, as its caller's log tail expects.
-            self._drain_output()
-            memory = self._life.memory_high_water()
-        self._log.invocation_ended(
-            Ended(
-                invocation.request_id, status, duration_ms, error_type, invocation.timeout_ms, max_memory_bytes=memory
-            )
-        )
+        self._log.ended(Ended(invocation.request_id, status, duration_ms, error_type, invocation.timeout_ms))
 
     # Streamed answers
 

@@ -31,8 +31,8 @@ from lambstead.core.runtime_api import (
 )
 from lambstead.core.streaming import MAX_STREAMED_BYTES
 from lambstead.instance.http_protocol import HttpConnection, Request
-from lambstead.instance.invocations import DrainOutput, Invocations, Life
-from lambstead.instance.platform_log import PlatformLog
+from lambstead.instance.invocation_log import InvocationLog
+from lambstead.instance.invocations import Invocations, Life
 from lambstead.instance.streamed_answer import StreamedAnswer
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
@@ -66,14 +66,13 @@ class RuntimeApiServer:
         self,
         slots: int,
         life: Life,
-        log: PlatformLog,
-        drain_output: DrainOutput,
+        log: InvocationLog,
         connections: Connections,
         *,
         tenant_id: str = "",
     ) -> None:
         """`tenant_id` is the tenant that the environment belongs to; others' invocations are refused."""
-        self.invocations = Invocations(slots, life, log, drain_output, connections, tenant_id=tenant_id)
+        self.invocations = Invocations(slots, life, log, connections, tenant_id=tenant_id)
         self._life = life
         self._server: asyncio.Server | None = None
         self._connections: dict[WorkerId, HttpConnection] = {}
