@@ -102,7 +102,7 @@ class Settings:
     scaling_time_scale: float
     """How many times faster than AWS's the clock of scaling runs: with 60, what takes five minutes there takes five seconds."""
     runtime_client: RuntimeClient
-    """How Python workers of managed functions get their events: over the invocation link, or with AWS's client speaking HTTP."""
+    """How Python workers get their events: over the invocation link, or with AWS's client speaking HTTP."""
     isolation: IsolationChoice
     """How functions are kept apart; `auto`: the strongest level that works on this machine."""
     egress: Egress

@@ -219,13 +219,18 @@ class Gateway:
         self.control.send(Kind.CONTROL, 0, payload=encode_control(message))
 
     def start_message(self, code: str | None, **options: Any) -> StartEnvironment:
-        """A StartEnvironment for a module `main` with this source; `options` override its members."""
+        """A StartEnvironment for a module `main` with this source; `options` override its members.
+
+        Mode `linked` is on demand with a worker that speaks the link.
+        """
         environment_id = options.pop("environment_id", uuid.uuid4().hex)
         code_path = self.folder / f"code-{environment_id[:8]}"
         if code is not None:
             code_path.mkdir()
             (code_path / "main.py").write_text(textwrap.dedent(code))
         mode = options.pop("mode", "managed-instances")
+        if mode == "linked":
+            mode, options["relays_workers"] = "on-demand", True
         defaults: dict[str, Any] = {
             "runtime": "python3.13",
             "handler": "main.handler",

@@ -81,8 +81,9 @@ async def test_the_last_workers_death_ends_the_environment(gateway: Gateway) -> 
     assert gateway.processes() == []
 
 
-async def test_an_exit_in_a_handler_on_demand_names_the_status(gateway: Gateway) -> None:
-    environment = await gateway.start(BUSY, mode="on-demand")
+@pytest.mark.parametrize("mode", ["on-demand", "linked"])
+async def test_an_exit_in_a_handler_on_demand_names_the_status(gateway: Gateway, mode: str) -> None:
+    environment = await gateway.start(BUSY, mode=mode)
     invocation = environment.send({"exit": 7})
     answer = await invocation.answer
     message = f"RequestId: {invocation.request_id} Error: Runtime exited with error: exit status 7"
@@ -92,7 +93,7 @@ async def test_an_exit_in_a_handler_on_demand_names_the_status(gateway: Gateway)
     assert message in environment.log()
 
 
-@pytest.mark.parametrize(("mode", "concurrency"), [("managed-instances", 4), ("on-demand", 1)])
+@pytest.mark.parametrize(("mode", "concurrency"), [("managed-instances", 4), ("on-demand", 1), ("linked", 1)])
 async def test_the_main_processs_death_ends_everything_in_the_environment(
     gateway: Gateway, tmp_path: Path, mode: str, concurrency: int
 ) -> None:
@@ -104,7 +105,7 @@ async def test_the_main_processs_death_ends_everything_in_the_environment(
     assert failed.head == Error("Runtime.ExitError", "platform")  # type: ignore[attr-defined]
     exited = await environment.exited()
     assert exited.error_type == "Runtime.ExitError"
-    if mode == "on-demand":
+    if mode != "managed-instances":
         assert exited.message == "Runtime exited with error: signal: killed"
     assert gateway.processes() == []
     await gateway.until(lambda: not environment.is_open, lambda: "the end of the link")
@@ -135,7 +136,7 @@ async def test_a_stop_order_during_init_ends_it(gateway: Gateway) -> None:
     assert gateway.processes() == []
 
 
-@pytest.mark.parametrize("mode", ["managed-instances", "on-demand"])
+@pytest.mark.parametrize("mode", ["managed-instances", "on-demand", "linked"])
 async def test_a_killed_agent_takes_its_environments_along(gateway: Gateway, tmp_path: Path, mode: str) -> None:
     """By the kernel's hand alone: workers, busy or idle, and the main process."""
     environment = await gateway.start(BUSY, mode=mode, max_concurrency=4)
@@ -148,7 +149,7 @@ async def test_a_killed_agent_takes_its_environments_along(gateway: Gateway, tmp
 
 
 @pytest.mark.parametrize("identifier", ["nodejs24.x", "provided.al2023"])
-@pytest.mark.parametrize("mode", ["managed-instances", "on-demand"])
+@pytest.mark.parametrize("mode", ["managed-instances", "on-demand", "linked"])
 async def test_a_killed_agent_takes_every_kind_of_runtime_along(
     gateway: Gateway, tmp_path: Path, identifier: str, mode: str
 ) -> None:

@@ -13,7 +13,8 @@ from lambstead.link.messages import EnvironmentDegraded, EnvironmentFailed, Erro
 
 pytestmark = pytest.mark.anyio
 
-MODES = pytest.mark.parametrize("mode", ["managed-instances", "on-demand"])
+MODES = pytest.mark.parametrize("mode", ["managed-instances", "on-demand", "linked"])
+ON_DEMAND = pytest.mark.parametrize("mode", ["on-demand", "linked"])
 
 ECHO = """
     def handler(event, context):
@@ -185,7 +186,7 @@ async def test_an_exit_during_init_is_reported(gateway: Gateway, mode: str) -> N
     failed = await gateway.start_failing("import sys; sys.exit(3)", mode=mode)
     assert (failed.error_type, failed.reason_code) == ("Runtime.ExitError", "FunctionError.RuntimeInitError")
     # In managed mode a worker exits; the main process then ends with status 0, which AWS calls no reason.
-    status = "exit status 3" if mode == "on-demand" else "without providing a reason"
+    status = "exit status 3" if mode != "managed-instances" else "without providing a reason"
     assert status in json.loads(failed.error_document)["errorMessage"]
 
 
@@ -277,8 +278,9 @@ async def test_a_time_out_in_managed_mode_keeps_the_slot_until_the_code_is_done(
     assert report["status"] == "timeout"
 
 
-async def test_a_time_out_on_demand_ends_the_environment(gateway: Gateway) -> None:
-    environment = await gateway.start(SLOW, mode="on-demand")
+@ON_DEMAND
+async def test_a_time_out_on_demand_ends_the_environment(gateway: Gateway, mode: str) -> None:
+    environment = await gateway.start(SLOW, mode=mode)
     invocation = environment.send("/never", timeout_ms=150)
     assert (await invocation.answer).head == Error("Sandbox.Timedout", "platform")
     exited = await environment.exited()
@@ -453,6 +455,7 @@ async def test_the_log_of_a_managed_function_has_awss_records(gateway: Gateway) 
     bad = environment.send("bad")
     await bad.answer
     await environment.until_slots(1)
+    await eventually(lambda: len(environment.log_records("platform.report")) == 2, "both are reported")
     [init] = environment.log_records("platform.initStart")
     assert init["record"]["instanceMaxMemory"] == 2048 * 1024 * 1024
     assert init["record"]["instanceId"] == environment.log_stream
@@ -480,14 +483,16 @@ async def test_the_system_log_level_holds_records_back(gateway: Gateway) -> None
     assert environment.log_records("platform.initStart") == []
 
 
-async def test_the_log_of_an_on_demand_function_has_awss_lines_in_order(gateway: Gateway) -> None:
-    environment = await gateway.start("def handler(event, context): print('hello', event)", mode="on-demand")
+@ON_DEMAND
+async def test_the_log_of_an_on_demand_function_has_awss_lines_in_order(gateway: Gateway, mode: str) -> None:
+    environment = await gateway.start("def handler(event, context): print('hello', event)", mode=mode)
     ids = []
     for event in (1, 2):
         invocation = environment.send(event)
         await invocation.answer
         ids.append(invocation.request_id)
         await environment.until_slots(1)
+    await eventually(lambda: environment.log().count("REPORT ") == 2, "both are reported")
     init, *lines = environment.log().splitlines()
     assert init.startswith("INIT_START Runtime Version: python:3.13.")
     assert [line.split("\t")[0] for line in lines] == [

@@ -34,7 +34,7 @@ async def reading(gateway: Gateway, environment_id: str, after: int) -> Environm
     return found()[-1]
 
 
-@pytest.mark.parametrize("mode", ["managed-instances", "on-demand"])
+@pytest.mark.parametrize("mode", ["managed-instances", "on-demand", "linked"])
 async def test_processor_time_and_memory_of_each_environment_are_reported(gateway: Gateway, mode: str) -> None:
     busy = await gateway.start(WORK, mode=mode)
     idle = await gateway.start(WORK, mode=mode)

@@ -5,7 +5,7 @@ import contextlib
 import json
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,6 +14,7 @@ import pytest
 
 from lambstead.core.runtime_api import MAX_ERROR_BYTES, MAX_RESPONSE_BYTES, Connections
 from lambstead.core.streaming import MAX_STREAMED_BYTES
+from lambstead.instance.invocation_log import InvocationLog
 from lambstead.instance.platform_log import PlatformLog
 from lambstead.instance.runtime_api import RuntimeApiServer
 from lambstead.link.connection import LinkConnection
@@ -53,9 +54,6 @@ class Life:
 
     def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
         return True
-
-    def memory_high_water(self) -> int:
-        return 0
 
 
 @dataclass
@@ -101,15 +99,36 @@ class Bench:
 
     def __init__(self, slots: int, *, managed: bool, tenant_id: str) -> None:
         self.life = Life()
-        self.log: list[str] = []
+        self._log: list[str] = []
         start = _start_message("managed-instances" if managed else "on-demand")
-        log = PlatformLog(start, "python:3.13.0", self.log.append)
+        self.invocation_log = InvocationLog(PlatformLog(start, "python:3.13.0", self._write_line), self, lambda: 0)
         connections = Connections.WORKERS if managed else Connections.ANONYMOUS
-        self.api = RuntimeApiServer(slots, self.life, log, lambda: None, connections, tenant_id=tenant_id)
+        self.api = RuntimeApiServer(slots, self.life, self.invocation_log, connections, tenant_id=tenant_id)
         self.frames: asyncio.Queue[Frame] = asyncio.Queue()
         self.gateway = LinkConnection(lambda _, frame: self.frames.put_nowait(frame), lambda *_: None)
         self.agent = LinkConnection(lambda _, frame: self.api.link_frame(frame), lambda *_: None)
         self.clients: list[Client] = []
+
+    @property
+    def log(self) -> list[str]:
+        """What the platform said so far."""
+        self.invocation_log.write_now()
+        return self._log
+
+    # Output of InvocationLog
+
+    def write_lines(self, lines: Sequence[tuple[int, str]]) -> None:
+        self._log += [line for _, line in lines]
+
+    def drain(self) -> None:
+        """Nobody prints here."""
+
+    def precede_by(self, write: Callable[[], None]) -> None:
+        self._precede = write
+
+    def _write_line(self, line: str) -> None:
+        self._precede()
+        self._log.append(line)
 
     async def begin(self) -> None:
         await self.api.listen()

@@ -80,6 +80,34 @@ def test_frames_of_every_size_arrive_whole_and_in_order(run: Run, size: int) -> 
     run(main())
 
 
+@pytest.mark.parametrize("size", [0, JOIN_BELOW_BYTES])
+@pytest.mark.parametrize("then", ["nothing", "a frame", "a large frame", "a frame that can wait", "close"])
+def test_a_frame_that_can_wait_leaves_in_its_turn_ahead_of_what_follows(run: Run, size: int, then: str) -> None:
+    async def main() -> None:
+        left, right = await a_pair()
+        left.link.send_soon(Kind.RESULT, 1, b"head", b"x" * size)
+        match then:
+            case "a frame":
+                left.link.send(Kind.SLOTS, 2)
+            case "a large frame":
+                left.link.send(Kind.RESULT, 2, b"", b"y" * JOIN_BELOW_BYTES)
+            case "a frame that can wait":
+                left.link.send_soon(Kind.SLOTS, 2)
+            case "close":
+                left.link.close()
+                left.link.send_soon(Kind.SLOTS, 2)
+            case _:
+                pass
+        assert await right.frames.get() == Frame(Kind.RESULT, 1, b"head", b"x" * size)
+        if then.startswith("a "):
+            assert (await right.frames.get()).stream == 2
+        left.link.close()
+        assert await right.lost.get() is None
+        assert right.frames.empty()
+
+    run(main())
+
+
 def test_what_was_sent_before_close_arrives_and_the_end_is_told_once(run: Run) -> None:
     async def main() -> None:
         left, right = await a_pair()

@@ -20,11 +20,14 @@ from tests.harness import (
     on_provider,
     publish_managed,
     running,
+    wait_active,
     wait_for,
 )
 
+from lambstead.core.log_streams import TIMES_SUFFIX, Times
+
 SOURCE = """
-import json, logging, os, sys, time
+import json, logging, os, sys, time, traceback
 
 logger = logging.getLogger("app")
 started = os.environ.get("_X_AMZN_TRACE_ID")
@@ -56,6 +59,14 @@ def handler(event, context):
         time.sleep(event["s"])
     if what == "big":
         return "x" * event["n"]
+    if what == "big error":
+        raise Custom("x" * event["n"])
+    if what == "interrupt":
+        raise KeyboardInterrupt("stop")
+    if what == "bytes":
+        return b"\\x00\\xff"
+    if what == "stack":
+        return traceback.format_stack()
     if what == "log":
         print("printed ☃", flush=True)
         print("to stderr", file=sys.stderr)
@@ -96,17 +107,29 @@ BATTERY: dict[str, tuple[bytes, dict[str, str]]] = {
     "six megabytes": (json.dumps("x" * 6_291_000).encode(), {}),
     "six megabytes back": (b'{"do": "big", "n": 6291554}', {}),
     "one byte too many": (b'{"do": "big", "n": 6291555}', {}),
+    "an error of almost a megabyte": (b'{"do": "big error", "n": 1000000}', {}),
+    "an error of more than a megabyte": (b'{"do": "big error", "n": 1050000}', {}),
+    "bytes": (b'{"do": "bytes"}', {}),
     "output": (b'{"do": "log"}', {}),
     "the context": (b'{"do": "context"}', {"X-Amzn-Trace-Id": TRACE}),
     "the whole context": (
         b'{"do": "context"}',
         {"X-Amzn-Trace-Id": TRACE, "X-Amz-Client-Context": CLIENT_CONTEXT},
     ),
+    "a context in Unicode": (
+        b'{"do": "context"}',
+        {
+            "X-Amzn-Trace-Id": TRACE,
+            "X-Amz-Client-Context": base64.b64encode('{"custom": {"☃":\n"å"}}'.encode()).decode(),
+        },
+    ),
     "sys.exit": (b'{"do": "exit", "code": 3}', {}),
     "sys.exit with 0": (b'{"do": "exit", "code": 0}', {}),
     "os._exit": (b'{"do": "die", "code": 9}', {}),
     "after exits": (b'"still here"', {}),
 }
+STANDARD_BATTERY = {**BATTERY, "the stack": (b'{"do": "stack"}', {}), "an interrupt": (b'{"do": "interrupt"}', {})}
+"""With what shows the program around AWS's client: on a capacity provider that is ours, on demand it is AWS's either way."""
 
 
 Answers = dict[str, tuple[int, str | None, bytes]]
@@ -134,7 +157,10 @@ def comparable(text: bytes) -> bytes:
     """Without what differs between any two invocations."""
     text = re.sub(UUID, b"<uuid>", text)
     text = re.sub(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", b"<time>", text)
-    text = re.sub(rb'"durationMs":[0-9.]+', b'"durationMs":<ms>', text)
+    text = re.sub(rb'"((?:d|initD|billedD)urationMs|maxMemoryUsedMB)":[0-9.]+', rb'"\1":<number>', text)
+    text = re.sub(rb"((?:Duration|Max Memory Used): )[0-9.]+ ", rb"\1<number> ", text)
+    text = re.sub(rb"\[[0-9]{13}\]", b"[<ms>]", text)
+    text = re.sub(rb"\[\$LATEST\][0-9a-f]{32}", b"[$LATEST]<stream>", text)
     text = re.sub(rb"packages/[0-9a-f]{64}", b"<package>", text)
     return re.sub(rb"/[^\s\"']*/data/<package>", b"<task root>", text)
 
@@ -164,11 +190,15 @@ def provider_of(server: Server) -> str:
 def play(server: Server) -> Answers:
     """The battery on one server, in order, on an environment with many workers."""
     publish_managed(server.aws, "battery", SOURCE, provider_of(server), slots=8, Timeout=1)
-    answers = {}
-    for what, (body, headers) in BATTERY.items():
-        status, error, answer = post(server, "battery", body, headers)
-        answers[what] = (status, error, comparable(answer))
-    return answers
+    return answers(server, "battery", BATTERY)
+
+
+def answers(server: Server, name: str, battery: dict[str, tuple[bytes, dict[str, str]]]) -> Answers:
+    found = {}
+    for what, (body, headers) in battery.items():
+        status, error, answer = post(server, name, body, headers)
+        found[what] = (status, error, comparable(answer))
+    return found
 
 
 def test_callers_get_the_same_bytes(played: dict[str, Answers]) -> None:
@@ -210,9 +240,93 @@ def test_the_log_has_the_same_lines(both: dict[str, Server], played: dict[str, A
     assert records["link"] == records["official"]
 
 
+STANDARD_FORMATS = {
+    "text": {"LogFormat": "Text"},
+    "json": {"LogFormat": "JSON", "SystemLogLevel": "DEBUG", "ApplicationLogLevel": "DEBUG"},
+}
+
+
+@pytest.fixture(scope="module", params=STANDARD_FORMATS)
+def standard(both: dict[str, Server], request: pytest.FixtureRequest) -> tuple[str, dict[str, Answers]]:
+    """A function without a capacity provider by its name, and what the battery gave on each server."""
+    name = f"standard-{request.param}"
+
+    def play_standard(server: Server) -> Answers:
+        create_function(server.aws, name, SOURCE, Timeout=1, LoggingConfig=STANDARD_FORMATS[request.param])
+        wait_active(server.aws, name, "$LATEST")
+        return answers(server, name, STANDARD_BATTERY)
+
+    with ThreadPoolExecutor(2) as pool:
+        return name, dict(zip(both, pool.map(play_standard, both.values()), strict=True))
+
+
+def test_callers_of_standard_functions_get_the_same_bytes(standard: tuple[str, dict[str, Answers]]) -> None:
+    link, official = standard[1]["link"], standard[1]["official"]
+    for what in STANDARD_BATTERY:
+        assert link[what] == official[what], what
+    assert b"Task timed out after 1.00 seconds" in link["a time-out"][2]
+    assert b"exit status 3" in link["sys.exit"][2]
+    assert b"exceeded maximum allowed payload size" in link["one byte too many"][2]
+    assert link["after exits"][2] == b'"still here"'
+
+
+def test_the_logs_of_standard_functions_have_the_same_lines_in_the_same_order(
+    both: dict[str, Server], standard: tuple[str, dict[str, Answers]]
+) -> None:
+    """Environment by environment, and in each from one line of the platform to the next: START, what the function printed, END and REPORT.
+
+    One line more is known: what AWS's client cannot post ends it with a traceback, in which our client stands above AWS's.
+    """
+    name, _ = standard
+    logs = {mode: wait_for(lambda s=server: whole_log(s, name), "all is reported") for mode, server in both.items()}  # type: ignore[misc]  # the default binds the loop's value
+    for link, official in zip(logs["link"], logs["official"], strict=True):
+        assert link == official
+    environments = logs["link"]
+    assert len(environments) > 4, "time-outs, exits and what is too large each cost one"
+    assert sum("REPORT" in block[0] or '"platform.report"' in block[0] for e in environments for block in e) == len(
+        STANDARD_BATTERY
+    )
+
+
+def whole_log(server: Server, name: str) -> list[list[list[str]]] | None:
+    """What each environment of a standard function logged, in blocks that begin with a line of the platform; None until all is reported.
+
+    In a block the order says nothing: standard output and records are two sources.
+    """
+    files = sorted((server.data / "logs" / name).glob("*.log"), key=first_time)
+    texts = [comparable(file.read_bytes()).decode() for file in files]
+    if sum(text.count("REPORT RequestId") + text.count('"platform.report"') for text in texts) < len(STANDARD_BATTERY):
+        return None
+    return [blocks(text) for text in texts]
+
+
+def first_time(log: Path) -> int:
+    """When the first line was written, in milliseconds."""
+    return Times(log.with_suffix(TIMES_SUFFIX).read_bytes(), 0).first_ms
+
+
+PLATFORM_LINE = re.compile(r'START |END |REPORT |INIT_|LAMBSTEAD |RequestId: |Error: |<time> <uuid> |\{"time"')
+
+
+OUR_FRAME = re.compile(r'  File "[^"]*/python_link\.py", line \d+, in post_\w+\n    .*\n(    [ ~^]+\n)?')
+
+
+def blocks(text: str) -> list[list[str]]:
+    text = OUR_FRAME.sub("", text)
+    found: list[list[str]] = [[""]]
+    for line in text.splitlines():
+        if PLATFORM_LINE.match(line):
+            found.append([line])
+        else:
+            found[-1].append(line)
+    return [[block[0], *sorted(block[1:])] for block in found]
+
+
 def _kinds(log: list[str]) -> list[str]:
     """Platform records of invocations without their numbers."""
-    found: list[dict[str, Any]] = [json.loads(re.sub(r"<ms>", "0", line)) for line in log if line.startswith('{"time"')]
+    found: list[dict[str, Any]] = [
+        json.loads(re.sub(r"<number>", "0", line)) for line in log if line.startswith('{"time"')
+    ]
     return [json.dumps(record) for record in found if record["type"] in ("platform.start", "platform.report")]
 
 

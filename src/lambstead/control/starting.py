@@ -102,13 +102,11 @@ class Starting:
         return await self._packages.stacked([layer.code for layer in configuration.layers])
 
     async def _with_link(self, order: messages.StartEnvironment, environment: Environment) -> messages.StartEnvironment:
-        """The order, with a socket for the environment's own workers where its runtime can use one."""
-        if (
-            order.mode != "managed-instances"
-            or not self._workers_on_link
-            or not order.runtime.startswith(LINK_RUNTIMES)
-        ):
+        """The order, with a link for the environment's own workers where its runtime can use one."""
+        if not self._workers_on_link or not order.runtime.startswith(LINK_RUNTIMES):
             return order
+        if order.mode == "on-demand":
+            return msgspec.structs.replace(order, relays_workers=True)
         door = await self._doors.open_door(environment.id)
         to = LogOf(Path(order.log_path), order.function_version, order.function_arn, order.system_log_level)
         self._records.opened(environment.id, to)

@@ -70,7 +70,7 @@ class Invoker:
         demand_changed: Callable[[], None],
         refusal: Callable[[str, str], TooManyRequests | None] | None = None,
     ) -> None:
-        """`refusal` may refuse invocations of a function and version before anything else is looked at: faults on demand."""
+        """`refusal` may refuse invocations of a function and version that are well formed: faults on demand."""
         self._throttles = throttles
         self._routes = routes
         self._realm = realm
@@ -153,10 +153,10 @@ class Invoker:
         Raises TooManyRequests when the function's or the account's concurrency is used up, or too many wait already, and
         InvalidParameterValue unless a tenant is named exactly if the function isolates tenants.
         """
+        check_tenant(target.publication.configuration.tenant_isolation_mode, invocation.tenant_id)
         refused = self._refusal(target.function, target.version) if self._refusal is not None else None
         if refused is not None:
             raise refused
-        check_tenant(target.publication.configuration.tenant_isolation_mode, invocation.tenant_id)
         if target.publication.configuration.managed is not None:
             self._lane_of(target, "").submit(
                 target, invocation, settle, stream

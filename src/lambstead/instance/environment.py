@@ -30,6 +30,7 @@ from lambstead.instance.bubblewrap import find_program, plan_sandbox
 from lambstead.instance.cgroups import Cgroup, Cgroups, group_name
 from lambstead.instance.environment_variables import Credentials, RuntimeSite, runtime_variables
 from lambstead.instance.families import owns_connection
+from lambstead.instance.invocation_log import InvocationLog
 from lambstead.instance.isolation import (
     RUNTIME_API_PORT,
     SOCKETS_DIR,
@@ -40,6 +41,7 @@ from lambstead.instance.isolation import (
     Wish,
     plan_process,
 )
+from lambstead.instance.linked_runtime import LinkedRuntime
 from lambstead.instance.linked_workers import LinkedWorkers
 from lambstead.instance.log_capture import LogCapture
 from lambstead.instance.main_process import MainProcess
@@ -48,7 +50,9 @@ from lambstead.instance.readings import Usage
 from lambstead.instance.runtime_api import RuntimeApiServer
 from lambstead.instance.runtimes import catalogue
 from lambstead.instance.runtimes.runtime import (
+    WRAPPER_VARIABLE,
     EntryPointInvalid,
+    InheritedLink,
     InstalledRuntime,
     Launch,
     RuntimeNotAvailable,
@@ -144,6 +148,8 @@ class Environment:
         """Set when the workers speak the link themselves."""
         self._relay: WorkerRelay | None = None
         """Set when their link is passed on here."""
+        self._linked_runtime: LinkedRuntime | None = None
+        """Set when the one worker of an environment on demand speaks the link with us."""
         self._note = ""
         self._init_started = 0.0
 
@@ -193,7 +199,7 @@ class Environment:
         if not self._open_log(runtime):
             return None
         places = self._places()
-        link, status_fd = await self._link_for_workers(places)
+        link, link_fd = await self._link_for_workers(places)
         try:
             process = self._process(runtime, link, places)
             if process is None:
@@ -201,11 +207,11 @@ class Environment:
             api = self._runtime_api(process)
             if not self._isolation.own_network:
                 await api.listen()
-            if not self._spawn(process, places, api, status_fd):
+            if not self._spawn(process, places, api, link_fd):
                 return None
         finally:
-            if status_fd is not None:
-                os.close(status_fd)
+            if link_fd is not None:
+                os.close(link_fd)
         if not await self._let_through(api):
             return None
         if not await self._init_complete(process, api, started):
@@ -254,7 +260,9 @@ class Environment:
         layers = Path(self._start.layers_path) if self._start.layers_path else None
         return Places(Path(self._start.code_path), layers, temp, own_root=self._isolation.own_root)
 
-    def _process(self, runtime: InstalledRuntime, link: WorkerLink | None, places: Places) -> RuntimeProcess | None:
+    def _process(
+        self, runtime: InstalledRuntime, link: WorkerLink | InheritedLink | None, places: Places
+    ) -> RuntimeProcess | None:
         """What to start; None (and over) if the code package has nothing to start."""
         launch = Launch(
             managed=self._managed,
@@ -280,12 +288,13 @@ class Environment:
         assert platform_log is not None
         assert output is not None
         slots = self._start.max_concurrency if self._managed else 1
-        self._api = RuntimeApiServer(
-            slots, self, platform_log, output.drain, process.connections, tenant_id=self._start.tenant_id
-        )
+        log = InvocationLog(platform_log, output, self._memory_high_water)
+        self._api = RuntimeApiServer(slots, self, log, process.connections, tenant_id=self._start.tenant_id)
+        if self._linked_runtime is not None:
+            self._linked_runtime.serve(self._api.invocations)
         return self._api
 
-    def _spawn(self, process: RuntimeProcess, places: Places, api: RuntimeApiServer, status_fd: int | None) -> bool:
+    def _spawn(self, process: RuntimeProcess, places: Places, api: RuntimeApiServer, link_fd: int | None) -> bool:
         """Start the main process, up to its gate; false (and over) if it cannot be started."""
         output = self._output
         assert output is not None
@@ -304,7 +313,7 @@ class Environment:
         variables = runtime_variables(self._start, site, Credentials.placeholder())
         read_fd, write_fd = os.pipe()
         output.add_source(read_fd)
-        inherited = [] if status_fd is None else [status_fd]
+        inherited = [] if link_fd is None else [link_fd]
         frames_fd = None
         if not self._managed and self._start.runtime.startswith(FRAMING_RUNTIMES):
             records_fd, frames_fd = os.pipe()
@@ -368,8 +377,12 @@ class Environment:
         self._main.pass_gate()
         return not self._ending.done()
 
-    async def _link_for_workers(self, places: Places) -> tuple[WorkerLink | None, int | None]:
-        """What lets workers speak the link themselves, and the end of the status pipe that goes to them; neither where they don't."""
+    async def _link_for_workers(self, places: Places) -> tuple[WorkerLink | InheritedLink | None, int | None]:
+        """What lets workers speak the link, and the descriptor that goes to them; neither where they don't."""
+        if not self._managed and self._start.relays_workers and not self._start.variables.get(WRAPPER_VARIABLE):
+            self._linked_runtime = LinkedRuntime(self)
+            worker_fd = await self._linked_runtime.open()
+            return InheritedLink(worker_fd), worker_fd
         path = Path(self._start.link_path) if self._start.link_path else None
         if self._managed and self._start.relays_workers:
             path = await self._relay_workers()
@@ -406,10 +419,10 @@ class Environment:
         while not self._ending.done():
             if self._workers is not None and self._workers.is_initialized:
                 return True
-            if self._workers is None and is_initialized(InitProgress(api.parked, process.polls, alive)):
+            if self._workers is None and is_initialized(InitProgress(api.invocations.parked, process.polls, alive)):
                 return True
             remaining = deadline - time.monotonic()
-            if remaining <= 0 and api.parked:
+            if remaining <= 0 and api.invocations.parked:
                 return True
             if remaining <= 0:
                 message = f"Init phase timed out after {self._start.init_timeout_ms / 1000:.2f} seconds"
@@ -420,7 +433,11 @@ class Environment:
             try:
                 await asyncio.wait_for(self._progress.wait(), min(remaining, WORKER_COUNT_TICK_SECONDS))
             except TimeoutError:
-                alive = self._count_workers() if api.parked and self._connections is Connections.WORKERS else None
+                alive = (
+                    self._count_workers()
+                    if api.invocations.parked and self._connections is Connections.WORKERS
+                    else None
+                )
         return False
 
     def _count_workers(self) -> int | None:
@@ -509,7 +526,7 @@ class Environment:
         if not self._managed:
             self._end(_Ending("Sandbox.Timedout", f"Invocation {request_id} timed out."))
 
-    def memory_high_water(self) -> int:
+    def _memory_high_water(self) -> int:
         return _high_water_bytes(self._main.runtime_pid) if self._main is not None else 0
 
     def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
@@ -569,6 +586,8 @@ class Environment:
             await self._main.kill()
         if self._relay is not None:
             self._relay.close()
+        if self._linked_runtime is not None:
+            self._linked_runtime.close()
         if self._workers is not None:
             self._workers.close()
         if self._platform_log is not None and self._output is not None:

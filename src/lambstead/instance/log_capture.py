@@ -16,6 +16,7 @@ import os
 import socket
 import struct
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from lambstead.core.log_streams import TIMES_SUFFIX, stamp
@@ -47,6 +48,7 @@ class LogCapture:
         self._sources: dict[int, _Source | _Frames] = {}
         self._listener: socket.socket | None = None
         self._dropped_bytes = 0
+        self._precede: Callable[[], None] | None = None
 
     @property
     def file_descriptor(self) -> int:
@@ -56,6 +58,31 @@ class LogCapture:
     def write_line(self, line: str) -> None:
         """Append one line of the platform's own."""
         self._append(line.encode("utf-8", "replace") + b"\n")
+
+    def precede_by(self, write: Callable[[], None]) -> None:
+        """Before anything else is appended from now on, `write` may append what it has, by `write_lines`."""
+        self._precede = write
+
+    def write_lines(self, lines: Sequence[tuple[int, str]]) -> None:
+        """Append lines of the platform's own, each with the time that it is of, in milliseconds."""
+        if not lines or self._file < 0:
+            return
+        stamps: list[bytes] = []
+        texts: list[bytes] = []
+        try:
+            self._tell_dropped()
+            position = os.lseek(self._file, 0, os.SEEK_END)
+            for at_ms, line in lines:
+                if at_ms != self._stamped_ms:
+                    stamps.append(stamp(position, at_ms))
+                    self._stamped_ms = at_ms
+                texts.append(line.encode("utf-8", "replace") + b"\n")
+                position += len(texts[-1])
+            if stamps:
+                os.write(self._times, b"".join(stamps))
+            self._write(b"".join(texts))
+        except OSError:
+            self._dropped_bytes += sum(map(len, texts))
 
     def listen(self, path: Path) -> None:
         """Accept sources on a Unix socket at `path`, at most 107 bytes long."""
@@ -91,6 +118,8 @@ class LogCapture:
     def close(self) -> None:
         """Take what is left and close everything. Unfinished lines are written."""
         self.drain()
+        if self._precede is not None:
+            self._precede()
         for fd in list(self._sources):
             self._end(fd)
         if self._listener is not None:
@@ -139,11 +168,11 @@ class LogCapture:
     def _append(self, data: bytes) -> None:
         if not data or self._file < 0:
             return
+        if self._precede is not None:
+            self._precede()
         try:
             self._stamp()
-            if self._dropped_bytes:
-                self._write(self._dropped_record())
-                self._dropped_bytes = 0
+            self._tell_dropped()
             self._write(data)
         except OSError:
             self._dropped_bytes += len(data)
@@ -154,6 +183,11 @@ class LogCapture:
         if now_ms != self._stamped_ms:
             os.write(self._times, stamp(os.lseek(self._file, 0, os.SEEK_END), now_ms))
             self._stamped_ms = now_ms
+
+    def _tell_dropped(self) -> None:
+        if self._dropped_bytes:
+            self._write(self._dropped_record())
+            self._dropped_bytes = 0
 
     def _write(self, data: bytes) -> None:
         view = memoryview(data)

@@ -7,15 +7,15 @@ carry a duration and nothing else. Types that begin with `lambstead.` are ours a
 """
 
 import hashlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from math import ceil
 from typing import Literal
 
 import msgspec
 
-from lambstead.core.platform_records import InvocationStatus, Level, Record, reported, started, timestamp
+from lambstead.core.platform_records import InvocationStatus, Level, Record, reported, started, timestamp_of
 from lambstead.core.runtime_api import timed_out_message
 from lambstead.instance.environment_variables import initialization_type
 from lambstead.link.messages import StartEnvironment
@@ -35,8 +35,6 @@ class Ended:
     error_type: str = ""
     timeout_ms: int = 0
     """Only for `timeout`."""
-    max_memory_bytes: int = 0
-    """On-demand mode only."""
 
 
 class PlatformLog:
@@ -91,22 +89,27 @@ class PlatformLog:
         level: Level = "WARN" if failed else "INFO" if self._managed else "DEBUG"
         self._record("platform.initReport", record | {"metrics": {"durationMs": round(init_ms, 3)}}, level)
 
-    def invocation_started(self, request_id: str) -> None:
+    def start_lines(self, request_id: str, at: float) -> list[str]:
+        """What is said of an invocation that began `at`, in seconds of the epoch."""
         version = self._start.function_version
         if self._text:
-            self._write_line(f"START RequestId: {request_id} Version: {version}")
-            return
+            return [f"START RequestId: {request_id} Version: {version}"]
         if self._managed:
-            self._write(started(request_id, version, self._start.function_arn))
-        else:
-            self._record("platform.start", {"requestId": request_id, "version": version, **self._tenant}, "INFO")
+            return self._shown(at, started(request_id, version, self._start.function_arn))
+        return self._shown(
+            at, Record("platform.start", {"requestId": request_id, "version": version, **self._tenant}, "INFO")
+        )
 
-    def invocation_ended(self, ended: Ended) -> None:
+    def end_lines(self, ended: Ended, at: float, max_memory_bytes: int) -> list[str]:
+        """What is said of an invocation that ended `at`; once, since only the first report tells of the init. Memory counts on demand only."""
         if self._text:
-            self._write_text_report(ended)
+            lines = self._text_report(ended, at, max_memory_bytes)
+        elif self._managed:
+            lines = self._shown(at, reported(ended.request_id, ended.status, ended.duration_ms, ended.error_type))
         else:
-            self._write_report(ended)
-        self._init_ms = None  # only the first report carries it
+            lines = self._shown(at, *self._reports(ended, max_memory_bytes))
+        self._init_ms = None
+        return lines
 
     def note(self, message: str) -> None:
         """Something the operator should know, for example that another Python than the named one runs the function."""
@@ -122,16 +125,17 @@ class PlatformLog:
         else:
             self._record("lambstead.runtimeExit", {"errorType": error_type, "message": message}, "WARN")
 
-    def _write_text_report(self, ended: Ended) -> None:
+    def _text_report(self, ended: Ended, at: float, max_memory_bytes: int) -> list[str]:
         request_id = ended.request_id
+        lines = []
         if ended.status == "timeout":
-            self._write_line(f"{_now()} {request_id} {timed_out_message(ended.timeout_ms)}\n")
+            lines.append(f"{timestamp_of(at)} {request_id} {timed_out_message(ended.timeout_ms)}\n")
         fields = [
             f"REPORT RequestId: {request_id}",
             f"Duration: {ended.duration_ms:.2f} ms",
             f"Billed Duration: {ceil(ended.duration_ms)} ms",
             f"Memory Size: {self._start.memory_mb} MB",
-            f"Max Memory Used: {ceil(ended.max_memory_bytes / _MIB)} MB",
+            f"Max Memory Used: {ceil(max_memory_bytes / _MIB)} MB",
         ]
         if self._init_ms is not None:
             fields.append(f"Init Duration: {self._init_ms:.2f} ms")
@@ -139,37 +143,34 @@ class PlatformLog:
             fields.append(f"Status: {'timeout' if ended.status == 'timeout' else 'error'}")
             if ended.status == "failure" and ended.error_type:
                 fields.append(f"Error Type: {ended.error_type}")
-        self._write_line(f"END RequestId: {request_id}\n" + "\t".join(fields) + "\t")
+        return [*lines, f"END RequestId: {request_id}\n" + "\t".join(fields) + "\t"]
 
-    def _write_report(self, ended: Ended) -> None:
-        if self._managed:
-            self._write(reported(ended.request_id, ended.status, ended.duration_ms, ended.error_type))
-            return
+    def _reports(self, ended: Ended, max_memory_bytes: int) -> tuple[Record, Record]:
         record: dict[str, object] = {"requestId": ended.request_id, **self._tenant, "status": ended.status}
         if ended.error_type:
             record["errorType"] = ended.error_type
         metrics: dict[str, object] = {"durationMs": round(ended.duration_ms, 3)}
         level: Level = "INFO" if ended.status == "success" else "WARN"
-        self._record(
+        done = Record(
             "platform.runtimeDone", record | {"metrics": dict(metrics)}, "DEBUG" if level == "INFO" else "WARN"
         )
         metrics |= {
             "billedDurationMs": ceil(ended.duration_ms),
             "memorySizeMB": self._start.memory_mb,
-            "maxMemoryUsedMB": ceil(ended.max_memory_bytes / _MIB),
+            "maxMemoryUsedMB": ceil(max_memory_bytes / _MIB),
         }
         if self._init_ms is not None:
             metrics["initDurationMs"] = round(self._init_ms, 3)
-        record["metrics"] = metrics
-        self._record("platform.report", record, level)
+        return done, Record("platform.report", record | {"metrics": metrics}, level)
+
+    def _shown(self, at: float, *records: Record) -> list[str]:
+        """Those that the function's log level lets through."""
+        return [
+            msgspec.json.encode(record.document(timestamp_of(at))).decode()
+            for record in records
+            if record.is_shown(self._start.system_log_level)
+        ]
 
     def _record(self, type_: str, record: dict[str, object], level: Level) -> None:
-        self._write(Record(type_, record, level))
-
-    def _write(self, record: Record) -> None:
-        if record.is_shown(self._start.system_log_level):
-            self._write_line(msgspec.json.encode(record.document(timestamp(datetime.now(UTC)))).decode())
-
-
-def _now() -> str:
-    return timestamp(datetime.now(UTC))
+        for line in self._shown(time.time(), Record(type_, record, level)):
+            self._write_line(line)

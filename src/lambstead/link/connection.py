@@ -33,6 +33,8 @@ class LinkConnection(asyncio.BufferedProtocol):
         self._on_made = on_made
         self._reader = FrameReader()
         self._transport: asyncio.Transport | None = None
+        self._held: list[bytes] = []
+        """Frames that wait for the next one, or for the end of this turn of the loop."""
         self._closing = False
         self._reason: Exception | None = None
         self._writable = asyncio.Event()
@@ -63,14 +65,34 @@ class LinkConnection(asyncio.BufferedProtocol):
         if transport is None or self._closing:
             return
         if len(payload) < JOIN_BELOW_BYTES:
-            transport.write(encode(kind, stream, head, payload))
+            frame = encode(kind, stream, head, payload)
+            transport.write(b"".join((*self._taken(), frame)) if self._held else frame)
             return
         body = len(head) + len(payload)
         if len(head) > MAX_HEAD_BYTES or body > MAX_BODY_BYTES:
             raise FrameError(
                 f"a {kind.name} frame of {len(head)} + {len(payload)} bytes is larger than the link allows"
             )
-        transport.writelines((HEADER.pack(body, kind, 0, len(head), stream) + head, payload))
+        transport.writelines((*self._taken(), HEADER.pack(body, kind, 0, len(head), stream) + head, payload))
+
+    def send_soon(self, kind: Kind, stream: int, head: bytes = b"", payload: bytes = b"") -> None:
+        """As `send`, in this turn of the event loop; a frame that is sent until then leaves in the same system call."""
+        if len(payload) >= JOIN_BELOW_BYTES:
+            self.send(kind, stream, head, payload)
+            return
+        if not self.is_open:
+            return
+        if not self._held:
+            asyncio.get_running_loop().call_soon(self._send_held)
+        self._held.append(encode(kind, stream, head, payload))
+
+    def _send_held(self) -> None:
+        if self._transport is not None and self._held:
+            self._transport.write(b"".join(self._taken()))
+
+    def _taken(self) -> list[bytes]:
+        held, self._held = self._held, []
+        return held
 
     async def drain(self) -> None:
         """Return once the transport's buffer is below its mark. Raises ConnectionError if the connection ends first."""
@@ -102,6 +124,7 @@ class LinkConnection(asyncio.BufferedProtocol):
         if abort:
             self._transport.abort()
         else:
+            self._send_held()
             self._transport.close()
 
     # asyncio.Protocol

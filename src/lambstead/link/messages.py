@@ -176,7 +176,7 @@ class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     tenant_id: str = ""
     """The tenant it is for: it takes no other's invocations. Empty without tenant isolation, when it takes those that name no tenant."""
     relays_workers: bool = False
-    """The server cannot be reached by its workers: the agent opens a socket for them and passes their link on."""
+    """Its workers speak the link with the agent, which passes events and answers on: on demand, and where the server cannot be reached by them."""
 
 
 class StopEnvironment(msgspec.Struct, frozen=True, tag=True):

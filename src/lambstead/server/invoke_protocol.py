@@ -1,8 +1,9 @@
 """The short way of an Invoke through the server: uvicorn's HTTP protocol, with the plain Invoke answered before an ASGI cycle is made.
 
-*Plain* is a POST to `/2015-03-31/functions/<name>/invocations` for a RequestResponse without log tail, client context, tenant or durable name, on a
-connection with nothing unanswered. Everything else goes the ordinary way, durable functions too, once they turn out to be that. The short way has no rules of its own: names are read by the service
-model once per URL and remembered, payloads are checked and errors are worded by the same functions as on the ordinary way.
+*Plain* is a POST to `/2015-03-31/functions/<name>/invocations` for a RequestResponse without log tail or durable name, on a connection with nothing unanswered. A
+client context and a tenant may come along if they are what they should be. Everything else goes the ordinary way: what will be refused for its headers, and durable functions
+once they turn out to be that. The short way has no rules of its own: names are read by the service model once per URL and remembered, payloads, contexts and tenants are checked and
+errors are worded by the same functions as on the ordinary way.
 """
 
 import asyncio
@@ -16,9 +17,10 @@ from typing import Any, Protocol, cast
 from httptools import HttpRequestParser
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from lambstead.api.lambda_invoke import checked_payload
+from lambstead.api.lambda_invoke import checked_payload, decoded_client_context
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.errors import DomainError, NeedsOrdinaryWay
+from lambstead.core.tenancy import is_tenant_id
 from lambstead.core.traces import is_trace_header
 from lambstead.dataplane.lane import Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
@@ -38,7 +40,7 @@ JOIN_BELOW_BYTES = 16 * 1024
 
 _NOT_PLAIN = frozenset(
     {
-        *(b"x-amz-log-type", b"x-amz-client-context", b"x-amz-durable-execution-name", b"x-amz-tenant-id"),
+        *(b"x-amz-log-type", b"x-amz-durable-execution-name"),
         *(b"expect", b"upgrade"),
     }
 )
@@ -70,7 +72,7 @@ class ShortWay:
         self._api = api
         self._realm = realm
         self._urls: dict[bytes, FunctionRef] = {}
-        self._heads: dict[tuple[str, bool], bytes] = {}
+        self._heads: dict[tuple[str, bool, bool], bytes] = {}
         self._bits = random.Random(random.SystemRandom().getrandbits(256)).getrandbits
         self._second = 0
         self._date = b""
@@ -116,12 +118,13 @@ class ShortWay:
         if isinstance(answer, DomainError):
             response = self._api.fail("Invoke", answer, request_id)
             return _rendered(response), response.body
-        kind = (answer.executed_version, answer.is_error)
+        kind = (answer.executed_version, answer.is_error, bool(answer.payload))
         head = self._heads.get(kind)
         if head is None:
             error = "Unhandled" if answer.is_error else None
             result = {"StatusCode": 200, "ExecutedVersion": answer.executed_version, "FunctionError": error}
-            head = self._heads[kind] = _rendered(self._api.respond("Invoke", {**result, "Payload": b""}, "%b"))
+            like_it = b"{}" if answer.payload else b""  # an empty payload has no type
+            head = self._heads[kind] = _rendered(self._api.respond("Invoke", {**result, "Payload": like_it}, "%b"))
         return head.replace(b"%b", request_id.encode(), 1), answer.payload
 
     def too_large(self) -> DomainError:
@@ -158,8 +161,11 @@ class ShortWay:
         task.add_done_callback(self._tasks.discard)
 
     async def _hand_over(self, call: "_Call", payload: bytes) -> None:
+        headers = {name.decode("latin-1"): value.decode("latin-1") for name, value in call.headers}
         request = {"FunctionName": call.ref.name, "Qualifier": call.ref.qualifier, "Payload": payload}
-        headers = {"x-amzn-trace-id": call.trace.decode("latin-1")}
+        for member, header in (("ClientContext", "x-amz-client-context"), ("TenantId", "x-amz-tenant-id")):
+            if header in headers:
+                request[member] = headers[header]
         response = await self._ordinary_way(self._api, "Invoke", request, headers, call.request_id)
         call.answer(_rendered(response), response.body)
 
@@ -168,6 +174,20 @@ def _rendered(response: HttpResponse) -> bytes:
     status = HTTPStatus(response.status)
     lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in response.headers)]
     return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+
+
+def _client_context(header: bytes) -> str | None:
+    """JSON text of a client context; None if the ordinary way will refuse it, or has something to say about it."""
+    try:
+        return decoded_client_context(header.decode("latin-1")) or None
+    except DomainError:
+        return None
+
+
+def _tenant_id(header: bytes) -> str | None:
+    """A tenant's id; None if it is not one."""
+    text = header.decode("latin-1")
+    return text if is_tenant_id(text) else None
 
 
 class InvokeProtocol(HttpToolsProtocol):
@@ -274,6 +294,8 @@ class InvokeProtocol(HttpToolsProtocol):
         if self._unanswered is not None or (self._asked_before() and not self.cycle.response_complete):
             return None
         size, trace = 0, b""
+        context: str | None = ""
+        tenant: str | None = ""
         for name, value in self.headers:
             if name in _NOT_PLAIN or (name == b"x-amz-invocation-type" and value != b"RequestResponse"):
                 return None
@@ -281,12 +303,20 @@ class InvokeProtocol(HttpToolsProtocol):
                 trace = value
             elif name == b"content-length":
                 size = int(value)  # the parser has refused anything but digits
+            elif name == b"x-amz-client-context":
+                context = None if context else _client_context(value)  # told twice is for the ordinary way
+            elif name == b"x-amz-tenant-id":
+                tenant = None if tenant else _tenant_id(value)
             elif name == b"host" and b".lambda-url." in value:
                 return None  # a function URL may have any path
+        if context is None or tenant is None:
+            return None
         if size > self.short_way.max_body_bytes:
             return None  # the ordinary way refuses an announced oversize before it is read
         ref = self.short_way.named(url) if self.parser.get_http_version() == "1.1" else None
-        return None if ref is None else _Call(self, ref, size, trace, keep_alive=self.parser.should_keep_alive())
+        if ref is None:
+            return None
+        return _Call(self, ref, size, trace, context, tenant, keep_alive=self.parser.should_keep_alive())
 
     def _asked_before(self) -> bool:
         """True once a request of this connection went the ordinary way; until then uvicorn has no cycle, whatever its types say."""
@@ -321,16 +351,27 @@ class _Call:
         "_payload",
         "_short_way",
         "_size",
+        "client_context",
         "connection",
+        "headers",
         "keep_alive",
         "missing_bytes",
         "ref",
         "request_id",
+        "tenant_id",
         "trace",
     )
 
     def __init__(
-        self, connection: InvokeProtocol, ref: FunctionRef, size: int, trace: bytes, *, keep_alive: bool
+        self,
+        connection: InvokeProtocol,
+        ref: FunctionRef,
+        size: int,
+        trace: bytes,
+        client_context: str,
+        tenant_id: str,
+        *,
+        keep_alive: bool,
     ) -> None:
         self.connection: InvokeProtocol | None = connection
         """None once the caller is gone: then the answer is void."""
@@ -341,6 +382,11 @@ class _Call:
         self._short_way = connection.short_way
         self.request_id = self._short_way.new_request_id()
         self.trace = trace
+        self.client_context = client_context
+        """JSON text."""
+        self.tenant_id = tenant_id
+        self.headers = connection.headers
+        """As they came, for the ordinary way."""
         self._parts: list[bytes | memoryview] = []
         self._payload = b""
         self._size = 0
@@ -363,7 +409,8 @@ class _Call:
             self.settle(error)
             return
         self._payload = payload
-        invocation = Invocation(self.request_id, payload, self._short_way.trace(self.trace))
+        trace_id = self._short_way.trace(self.trace)
+        invocation = Invocation(self.request_id, payload, trace_id, self.client_context, self.tenant_id)
         self._short_way.start(self.ref, invocation, self.settle)
 
     def _whole(self) -> bytes:

@@ -30,22 +30,26 @@ def main(confinement_json: str, client_dir: str, link_json: str, layers_json: st
     sys.dont_write_bytecode = True
     sys.argv = [os.path.join(client_dir, "awslambdaric", "__main__.py"), os.environ["_HANDLER"]]
 
-    if link_json:
-        run_on_link(json.loads(link_json))
+    link = json.loads(link_json) if link_json else {}
+    if "path" in link:
+        run_on_link(link)
         return
+    if link:
+        sibling("python_link").give_events(link["fd"])
     from awslambdaric.__main__ import main as run_client  # type: ignore[import-not-found]  # lives in client_dir, not here
 
     run_client(sys.argv)
 
 
 def run_on_link(link: dict[str, str | int]) -> None:
-    """AWS's client with events from the invocation link."""
-    module = sibling("python_link")
+    """The workers of a managed environment: AWS's client with events from the invocation link."""
+    module = sibling("python_workers")
     module.run(
         os.environ["_HANDLER"],
         os.environ["AWS_LAMBDA_RUNTIME_API"],
         int(os.environ["AWS_LAMBDA_MAX_CONCURRENCY"]),
         os.environ.get("_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET", ""),
+        sibling("python_link"),
         module.LinkArguments(**link),
     )
 

@@ -1,31 +1,25 @@
 """Python workers on the invocation link: AWS's interface client with another way to get events.
 
-Runs inside the environment, imported by `python_bootstrap`: standard library and AWS's client only. AWS's `bootstrap.run` does what it always does
+Runs inside the environment, loaded by `python_bootstrap`: standard library and AWS's client only. AWS's `bootstrap.run` does what it always does
 (import the handler, unmarshal, call, marshal, log, word the errors); it is given a client object that reads events from a Unix socket instead of asking
 the Runtime API over HTTP. Init errors still go to the Runtime API.
 
-The main process forks the workers as AWS's client does, and forks a new one for each that dies after it was ready, which AWS's client does not. It tells the
-agent over a pipe, one byte a fact: `+` a worker is ready, `-` a ready worker died and is being replaced, `!` a worker died before it was ready and is not.
+On a capacity provider every worker connects to a socket of the environment (`WorkerClient`, see `python_workers`). On demand the one worker inherits its
+socket (`StandardClient`), and AWS's program itself is run with that client.
 """
 
 import io
 import json
-import multiprocessing
 import os
 import socket
 import struct
-import sys
-from dataclasses import dataclass
-from multiprocessing.connection import wait
 from typing import Any
 
-from awslambdaric import bootstrap  # type: ignore[import-not-found]  # lives in the environment's client folder, not here
-from awslambdaric.lambda_multi_concurrent_utils import (  # type: ignore[import-not-found]  # see above
-    MultiConcurrentRunner,
-)
+from awslambdaric import __main__ as program  # type: ignore[import-not-found]  # lives in the environment's client folder, not here
 from awslambdaric.lambda_runtime_client import (  # type: ignore[import-not-found]  # see above
     InvocationRequest,
     LambdaMultiConcurrentRuntimeClient,
+    LambdaRuntimeClient,
 )
 
 # The frames of `lambstead.link.frames`, version 1, which cannot be imported here; a test holds both against each other.
@@ -34,43 +28,36 @@ HEADER = struct.Struct("!IBBHI")
 HELLO, SLOTS, INVOKE, RESULT, ERROR = 1, 2, 3, 4, 5
 
 MAX_RESPONSE_BYTES = 6_291_556
+MAX_ERROR_BYTES = 1024 * 1024
 RECEIVE_BYTES = 64 * 1024
 TOO_LARGE = (
     '{"errorType":"Function.ResponseSizeTooLarge","errorMessage":"Response payload size exceeded maximum allowed payload size '
     f'({MAX_RESPONSE_BYTES} bytes)."}}'
 )
+ERROR_TOO_LARGE = (
+    f'{{"errorType":"Function.Unknown","errorMessage":"The error document was larger than {MAX_ERROR_BYTES} bytes."}}'
+)
 _ONE_SLOT = HEADER.pack(3, SLOTS, 0, 3, 0) + b"[1]"
 _RESULT_HEAD = b'["application/json"]'
-
-
-@dataclass(frozen=True)
-class LinkArguments:
-    """What the agent passes: where events come from, for which environment, and where to report workers."""
-
-    path: str
-    environment_id: str
-    status_fd: int
+_ERROR_HEAD = b'["Function.Unknown","function"]'
 
 
 class LinkClosed(Exception):
-    """The gateway ended the connection: the environment is over for this worker."""
+    """The other end closed the connection: the environment is over for this worker."""
 
 
-class LinkClient(LambdaMultiConcurrentRuntimeClient):  # type: ignore[misc]  # the base class is not typed
-    """AWS's client for one worker, reading events from the link."""
+class Events:
+    """The link of one worker: it asks for an event, gets it, and answers it."""
 
-    def __init__(self, runtime_api: str, link: LinkArguments) -> None:
-        super().__init__(runtime_api)
-        self._link = link
-        self._socket: socket.socket | None = None
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
         self._received = b""
         self._stream = 0
         self._answer: list[bytes] = []
         """The frame of the last answer. It leaves together with the word that the worker is idle again, in one system call."""
 
-    def wait_next_invocation(self) -> InvocationRequest:
-        if self._socket is None:
-            self._connect()
+    def next(self) -> InvocationRequest:
+        """Send the answer to the last event, ask for another one, and wait for it. Raises LinkClosed."""
         self._send([*self._answer, _ONE_SLOT])
         self._answer = []
         head, event = self._next()
@@ -88,36 +75,30 @@ class LinkClient(LambdaMultiConcurrentRuntimeClient):  # type: ignore[misc]  # t
             invocation_id=None,
         )
 
-    def post_invocation_result(
-        self, invoke_id: str, result_data: Any, content_type: str = "application/json", invocation_id: str | None = None
-    ) -> None:  # Any: text or bytes, whatever the marshaller made
-        payload = result_data if isinstance(result_data, bytes) else result_data.encode("utf-8")
-        if len(payload) > MAX_RESPONSE_BYTES:
-            self._answer_with(ERROR, b'["Function.ResponseSizeTooLarge","platform"]', TOO_LARGE.encode())
-            return
+    def answer(self, payload: bytes, content_type: str) -> None:
+        """The function's answer to the last event."""
         head = _RESULT_HEAD if content_type == "application/json" else json.dumps([content_type]).encode()
         self._answer_with(RESULT, head, payload)
 
-    def post_invocation_error(
-        self, invoke_id: str, error_response_data: str, xray_fault: str, invocation_id: str | None = None
-    ) -> None:
-        self._answer_with(ERROR, b'["Function.Unknown","function"]', error_response_data.encode("utf-8"))
+    def answer_error(self, document: bytes) -> None:
+        """The function's error, as AWS's client words it."""
+        self._answer_with(ERROR, _ERROR_HEAD, document)
+
+    def answer_too_large(self) -> None:
+        """The answer was larger than an answer may be."""
+        self._answer_with(ERROR, b'["Function.ResponseSizeTooLarge","platform"]', TOO_LARGE.encode())
+
+    def introduce(self, environment_id: str) -> None:
+        """Say whose worker this is, as every connection does that is made and not inherited."""
+        head = json.dumps([PROTOCOL_VERSION, environment_id]).encode()
+        self._send([HEADER.pack(len(head), HELLO, 0, len(head), 0) + head])
 
     def _answer_with(self, kind: int, head: bytes, payload: bytes) -> None:
         header = HEADER.pack(len(head) + len(payload), kind, 0, len(head), self._stream)
         self._answer = [header + head, payload]
 
-    def _connect(self) -> None:
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        connection.connect(self._link.path)
-        self._socket = connection
-        head = json.dumps([PROTOCOL_VERSION, self._link.environment_id]).encode()
-        connection.sendall(HEADER.pack(len(head), HELLO, 0, len(head), 0) + head)
-        os.write(self._link.status_fd, f"+{os.getpid()}\n".encode())
-
     def _send(self, parts: list[bytes]) -> None:
         """One system call for what is small; what is large is not copied for that."""
-        assert self._socket is not None
         whole = sum(map(len, parts)) <= RECEIVE_BYTES
         try:
             for part in [b"".join(parts)] if whole else parts:
@@ -158,7 +139,6 @@ class LinkClient(LambdaMultiConcurrentRuntimeClient):  # type: ignore[misc]  # t
         return event.getvalue()
 
     def _receive_into(self, room: memoryview) -> int:
-        assert self._socket is not None
         try:
             count = self._socket.recv_into(room)
         except OSError as exc:
@@ -168,7 +148,6 @@ class LinkClient(LambdaMultiConcurrentRuntimeClient):  # type: ignore[misc]  # t
         return count
 
     def _receive(self, most: int) -> bytes:
-        assert self._socket is not None
         try:
             data = self._socket.recv(most)
         except OSError as exc:
@@ -178,70 +157,82 @@ class LinkClient(LambdaMultiConcurrentRuntimeClient):  # type: ignore[misc]  # t
         return data
 
 
-def run(handler: str, runtime_api: str, slots: int, log_socket: str, link: LinkArguments) -> None:
-    """Fork the workers, and a new one for each that dies after it was ready; return when none is left."""
-    MultiConcurrentRunner._emit_worker_pool_event(slots)
-    _Workers(handler, runtime_api, log_socket, link).keep(slots)
+class WorkerClient(LambdaMultiConcurrentRuntimeClient):  # type: ignore[misc]  # the base class is not typed
+    """AWS's client for one worker of a managed environment. What is too large is answered as AWS's client would be told."""
 
+    def __init__(self, runtime_api: str, path: str, environment_id: str, ready_fd: int) -> None:
+        """`ready_fd` is told the worker's process id once it is ready."""
+        super().__init__(runtime_api)
+        self._path = path
+        self._environment_id = environment_id
+        self._ready_fd = ready_fd
+        self._events: Events | None = None
 
-class _Workers:
-    """The worker processes of one environment, watched by the main process."""
+    def wait_next_invocation(self) -> InvocationRequest:
+        if self._events is None:
+            self._events = self._connect()
+        return self._events.next()
 
-    def __init__(self, handler: str, runtime_api: str, log_socket: str, link: LinkArguments) -> None:
-        self._arguments = (handler, runtime_api, log_socket)
-        self._link = link
-        self._context = multiprocessing.get_context("fork")
-        self._living: dict[int, Any] = {}  # Any: multiprocessing's process objects by their sentinel
-        self._ready: set[int] = set()
-        self._reader, self._writer = os.pipe()
-
-    def keep(self, slots: int) -> None:
-        for _ in range(slots):
-            self._fork()
-        while self._living:
-            for event in wait([*self._living, self._reader]):
-                if event == self._reader:
-                    self._hear()
-                elif isinstance(event, int):
-                    self._hear()  # what the dead one said last
-                    self._bury(event)
-
-    def _fork(self) -> None:
-        link = LinkArguments(self._link.path, self._link.environment_id, self._writer)
-        process = self._context.Process(target=_work, args=(*self._arguments, link))
-        process.start()
-        self._living[process.sentinel] = process
-
-    def _hear(self) -> None:
-        """Workers that are ready say so with their pid."""
-        while wait([self._reader], 0):
-            for line in os.read(self._reader, 65536).decode().split():
-                self._ready.add(int(line[1:]))
-                self._tell(b"+")
-
-    def _bury(self, sentinel: int) -> None:
-        process = self._living.pop(sentinel)
-        process.join()
-        if process.pid in self._ready:
-            self._ready.discard(process.pid)
-            self._tell(b"-")
-            self._fork()
+    def post_invocation_result(
+        self, invoke_id: str, result_data: Any, content_type: str = "application/json", invocation_id: str | None = None
+    ) -> None:  # Any: text or bytes, whatever the marshaller made
+        assert self._events is not None
+        payload = result_data if isinstance(result_data, bytes) else result_data.encode("utf-8")
+        if len(payload) > MAX_RESPONSE_BYTES:
+            self._events.answer_too_large()
         else:
-            self._tell(b"!")
-        process.close()
+            self._events.answer(payload, content_type)
 
-    def _tell(self, word: bytes) -> None:
+    def post_invocation_error(
+        self, invoke_id: str, error_response_data: str, xray_fault: str, invocation_id: str | None = None
+    ) -> None:
+        assert self._events is not None
+        document = error_response_data.encode("utf-8")
+        self._events.answer_error(document if len(document) <= MAX_ERROR_BYTES else ERROR_TOO_LARGE.encode())
+
+    def _connect(self) -> Events:
+        connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        connection.connect(self._path)
+        events = Events(connection)
+        events.introduce(self._environment_id)
+        os.write(self._ready_fd, f"+{os.getpid()}\n".encode())
+        return events
+
+
+class StandardClient(LambdaRuntimeClient):  # type: ignore[misc]  # the base class is not typed
+    """AWS's client for an environment on demand. What is too large goes to the Runtime API, whose refusal ends the process as on AWS."""
+
+    def __init__(self, runtime_api: str, use_thread_for_polling_next: bool, events: Events) -> None:
+        super().__init__(runtime_api, use_thread_for_polling_next)
+        self._events = events
+
+    def wait_next_invocation(self) -> InvocationRequest:
         try:
-            os.write(self._link.status_fd, word)
-        except BrokenPipeError:
-            sys.exit(0)  # the agent is gone
+            return self._events.next()
+        except LinkClosed:
+            raise SystemExit(0) from None
+
+    def post_invocation_result(
+        self, invoke_id: str, result_data: Any, content_type: str = "application/json", invocation_id: str | None = None
+    ) -> None:  # Any: text or bytes, whatever the marshaller made
+        payload = result_data if isinstance(result_data, bytes) else result_data.encode("utf-8")
+        if len(payload) > MAX_RESPONSE_BYTES:
+            super().post_invocation_result(invoke_id, payload, content_type, invocation_id)
+        else:
+            self._events.answer(payload, content_type)
+
+    def post_invocation_error(
+        self, invoke_id: str, error_response_data: str, xray_fault: str, invocation_id: str | None = None
+    ) -> None:
+        document = error_response_data.encode("utf-8")
+        if len(document) > MAX_ERROR_BYTES:
+            super().post_invocation_error(invoke_id, error_response_data, xray_fault, invocation_id)
+        else:
+            self._events.answer_error(document)
 
 
-def _work(handler: str, runtime_api: str, log_socket: str, link: LinkArguments) -> None:
-    """One worker, from its fork to its end."""
-    if log_socket:
-        MultiConcurrentRunner._redirect_output(log_socket)
-    try:
-        bootstrap.run(handler, LinkClient(runtime_api, link))
-    except LinkClosed:
-        sys.exit(0)
+def give_events(fd: int) -> None:
+    """AWS's program, when it is run in this process, gets its events from this socket."""
+    os.set_inheritable(fd, False)  # what the function starts shall not speak for it
+    events = Events(socket.socket(fileno=fd))
+    program.LambdaRuntimeClient = lambda runtime_api, use_thread: StandardClient(runtime_api, use_thread, events)

@@ -35,6 +35,13 @@ class WorkerLink:
 
 
 @dataclass(frozen=True, slots=True)
+class InheritedLink:
+    """The socket on which the one worker of an environment on demand speaks the link with its agent (see `python_link`)."""
+
+    fd: int
+
+
+@dataclass(frozen=True, slots=True)
 class Launch:
     """One environment, as far as it matters for which process to start."""
 
@@ -47,7 +54,7 @@ class Launch:
     """What the environment sees of the machine. The code package and the layers are there already."""
     variables: Mapping[str, str]
     """The customer's environment variables."""
-    link: WorkerLink | None = None
+    link: WorkerLink | InheritedLink | None = None
     """Given only to runtimes whose workers can speak the link."""
     handler: str = ""
     """As configured, for clients that do not read it from `_HANDLER`."""
