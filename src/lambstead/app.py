@@ -77,6 +77,7 @@ from lambstead.server.invocations import GatewayInvocations
 from lambstead.server.invoke_protocol import ShortWay
 from lambstead.server.pages import Pages
 from lambstead.server.proxy import with_caller
+from lambstead.server.short_checkpoints import ShortCheckpoints
 from lambstead.server.status import status
 from lambstead.store.log_files import LogFiles
 from lambstead.store.packages import DiskPackages
@@ -349,7 +350,8 @@ class Lambstead:
             },
             CompanionPages(self.companion),
         )
-        short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out)
+        checkpoints = ShortCheckpoints(api, self._aws.answer)
+        short_way = ShortWay(api, self.invoker, realm, self._aws.carry_out, checkpoints)
         self._function_urls = FunctionUrls(
             context, self._port, short_way.max_body_bytes, needs_both=settings.url_permissions == "both"
         )

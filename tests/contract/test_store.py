@@ -644,6 +644,46 @@ def test_a_writer_that_is_cancelled_takes_nobody_with_it(place: Place) -> None:
     place.run(story)
 
 
+def test_work_that_refuses_first_is_refused_alone_and_fails_all_if_it_wrote_before(place: Place) -> None:
+    async def story(store: Store) -> None:
+        def refuses(tx: Transaction) -> None:
+            raise ZeroDivisionError
+
+        def breaks_its_promise(tx: Transaction) -> None:
+            tx.save_version(latest(standard(), "half"))
+            raise ZeroDivisionError
+
+        async def together(*works: Callable[[Transaction], None]) -> list[object]:
+            """What became of pieces of work that share one commit."""
+            blocked, go = threading.Event(), threading.Event()
+
+            def slow(tx: Transaction) -> None:
+                blocked.set()
+                assert go.wait(30)
+
+            first = asyncio.ensure_future(store.write(slow))
+            await asyncio.to_thread(blocked.wait, 30)
+            writes = [asyncio.ensure_future(store.write(work, refuses_first=True)) for work in works]
+            await asyncio.sleep(0)  # each has handed its work over now
+            go.set()
+            await first
+            return list(await asyncio.gather(*writes, return_exceptions=True))
+
+        async def functions() -> set[str]:
+            return {v.function for v in await store.read(lambda r: r.functions("", EVERYTHING))}
+
+        one, refused, two = await together(save(latest(standard(), "one")), refuses, save(latest(standard(), "two")))
+        assert (one, type(refused), two) == (None, ZeroDivisionError, None)
+        assert await functions() == {"one", "two"}
+        ends = await together(save(latest(standard(), "three")), breaks_its_promise)
+        assert [type(each) for each in ends] == [ZeroDivisionError, ZeroDivisionError]
+        assert await functions() == {"one", "two"}
+        await store.write(save(latest(standard(), "four")), refuses_first=True)
+        assert await functions() == {"one", "two", "four"}, "the lane goes on"
+
+    place.run(story)
+
+
 # --- closing, opening, dying ------------------------------------------------------------------------------------------------------------
 
 

@@ -57,12 +57,12 @@ class FailingStore:
         self._store = store
         self.fail_next = 0
 
-    async def write(self, work: Callable[[Transaction], T]) -> T:
+    async def write(self, work: Callable[[Transaction], T], *, refuses_first: bool = False) -> T:
         if self.fail_next:
             self.fail_next -= 1
             await asyncio.sleep(0.01)  # as long as a write takes: the function is running meanwhile
             raise DiskFull
-        return await self._store.write(work)
+        return await self._store.write(work, refuses_first=refuses_first)
 
     async def read(self, work: Callable[[Reader], T]) -> T:
         return await self._store.read(work)

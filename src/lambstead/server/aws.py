@@ -69,7 +69,6 @@ class AwsGateway:
         try:
             match = api.match(method, path, query, headers)
             body = await _read_body(api, match, headers, receive)
-            request = api.parse(match, headers, body)
         except DomainError as error:
             return api.fail(match.operation if match else None, error, request_id)
         except TruncatedBody:
@@ -77,7 +76,13 @@ class AwsGateway:
         except Exception:  # the boundary of a request: log what happened, answer as AWS does
             log.exception("request-failed", extra={"request_id": request_id, "operation": match and match.operation})
             return _broken(api, match.operation if match else None, request_id)
-        return await self.carry_out(api, match.operation, request, headers, request_id)
+        return await self.answer(api, match, headers, body, request_id)
+
+    async def answer(
+        self, api: AwsApi, match: Match, headers: Mapping[str, str], body: bytes, request_id: str
+    ) -> HttpResponse:
+        """The answer to a request that was matched, and whose body is complete."""
+        return await self._carry_out(api, match.operation, lambda: api.parse(match, headers, body), headers, request_id)
 
     async def carry_out(
         self,
@@ -88,7 +93,13 @@ class AwsGateway:
         request_id: str,
     ) -> HttpResponse:
         """The answer to a request that was read already."""
+        return await self._carry_out(api, operation, lambda: request, headers, request_id)
+
+    async def _carry_out(
+        self, api: AwsApi, operation: str, read: Callable[[], Request], headers: Mapping[str, str], request_id: str
+    ) -> HttpResponse:
         try:
+            request = read()
             function = self._served[api].get(operation)
             if function is None:
                 raise api.not_built(operation)

@@ -1,17 +1,15 @@
-"""The short way of an Invoke through the server: uvicorn's HTTP protocol, with the plain Invoke answered before an ASGI cycle is made.
+"""The short way through the server: uvicorn's HTTP protocol, with the plain Invoke and the plain checkpoint answered before an ASGI cycle is made.
 
-*Plain* is a POST to `/2015-03-31/functions/<name>/invocations` for a RequestResponse without log tail or durable name, on a connection with nothing unanswered. A
+A *plain* Invoke is a POST to `/2015-03-31/functions/<name>/invocations` for a RequestResponse without log tail or durable name, on a connection with nothing unanswered. A
 client context and a tenant may come along if they are what they should be. Everything else goes the ordinary way: what will be refused for its headers, and durable functions
 once they turn out to be that. The short way has no rules of its own: names are read by the service model once per URL and remembered, payloads, contexts and tenants are checked and
-errors are worded by the same functions as on the ordinary way.
+errors are worded by the same functions as on the ordinary way. What a plain checkpoint is stands in `short_checkpoints`.
 """
 
 import asyncio
-import random
 import time
 from collections.abc import Coroutine, Mapping
 from email.utils import formatdate
-from http import HTTPStatus
 from typing import Any, Protocol, cast
 
 from httptools import HttpRequestParser
@@ -25,6 +23,8 @@ from lambstead.core.traces import is_trace_header
 from lambstead.dataplane.lane import Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.server.joined_writes import JoinedWrites
+from lambstead.server.short_calls import Calls, ShortCall, rendered
+from lambstead.server.short_checkpoints import ShortCheckpoints
 from lambstead.wire.gateway import AwsApi, HttpResponse
 
 PREFIX = b"/2015-03-31/functions/"
@@ -62,22 +62,29 @@ class OrdinaryWay(Protocol):
     ) -> Coroutine[None, None, HttpResponse]: ...
 
 
-class ShortWay:
+class ShortWay(Calls):
     """What all connections share: the invoke path, what URLs name, rendered heads, and which calls run."""
 
-    def __init__(self, api: AwsApi, runs: Runs, realm: Realm, ordinary_way: OrdinaryWay) -> None:
+    def __init__(
+        self,
+        api: AwsApi,
+        runs: Runs,
+        realm: Realm,
+        ordinary_way: OrdinaryWay,
+        checkpoints: ShortCheckpoints | None = None,
+    ) -> None:
+        """Without `checkpoints` those go the ordinary way."""
+        super().__init__()
         self.start = runs.start
+        self.checkpoints = checkpoints
         self._ordinary_way = ordinary_way
         self.max_body_bytes = api.facts("Invoke").max_body_bytes
         self._api = api
         self._realm = realm
         self._urls: dict[bytes, FunctionRef] = {}
         self._heads: dict[tuple[str, bool, bool], bytes] = {}
-        self._bits = random.Random(random.SystemRandom().getrandbits(256)).getrandbits
         self._second = 0
         self._date = b""
-        self._running: set[_Call] = set()
-        self._drained: asyncio.Event | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         """Calls that were handed over."""
 
@@ -100,31 +107,26 @@ class ShortWay:
         self._urls[url] = ref
         return ref
 
-    def new_request_id(self) -> str:
-        """A random UUID. Ids are no secrets, so they cost no system call."""
-        digits = f"{self._bits(128):032x}"
-        return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-a{digits[17:20]}-{digits[20:]}"
-
     def trace(self, given: bytes) -> str:
         """The caller's trace header if it is one, else a new unsampled one."""
         text = given.decode("latin-1")
         if given and is_trace_header(text):
             return text
-        digits = f"{self._bits(160):040x}"
+        digits = f"{self.random_bits(160):040x}"
         return f"Root=1-{int(time.time()):08x}-{digits[:24]};Parent={digits[24:]};Sampled=0"
 
     def head(self, answer: Outcome | DomainError, request_id: str) -> tuple[bytes, bytes]:
         """Status line and headers, and the body, of an answer. Content-Length and Date are the connection's."""
         if isinstance(answer, DomainError):
             response = self._api.fail("Invoke", answer, request_id)
-            return _rendered(response), response.body
+            return rendered(response), response.body
         kind = (answer.executed_version, answer.is_error, bool(answer.payload))
         head = self._heads.get(kind)
         if head is None:
             error = "Unhandled" if answer.is_error else None
             result = {"StatusCode": 200, "ExecutedVersion": answer.executed_version, "FunctionError": error}
             like_it = b"{}" if answer.payload else b""  # an empty payload has no type
-            head = self._heads[kind] = _rendered(self._api.respond("Invoke", {**result, "Payload": like_it}, "%b"))
+            head = self._heads[kind] = rendered(self._api.respond("Invoke", {**result, "Payload": like_it}, "%b"))
         return head.replace(b"%b", request_id.encode(), 1), answer.payload
 
     def too_large(self) -> DomainError:
@@ -137,22 +139,6 @@ class ShortWay:
             self._second = second
             self._date = b"date: " + formatdate(second, usegmt=True).encode() + b"\r\n"
         return self._date
-
-    # --- what runs -------------------------------------------------------------------------------------------------------
-
-    def started(self, call: "_Call") -> None:
-        self._running.add(call)
-
-    def answered(self, call: "_Call") -> None:
-        self._running.discard(call)
-        if self._drained is not None and not self._running:
-            self._drained.set()
-
-    async def drained(self) -> None:
-        """Return once no call runs any more."""
-        self._drained = asyncio.Event()
-        if self._running:
-            await self._drained.wait()
 
     def hand_over(self, call: "_Call", payload: bytes) -> None:
         """Have the call answered on the ordinary way."""
@@ -167,13 +153,7 @@ class ShortWay:
             if header in headers:
                 request[member] = headers[header]
         response = await self._ordinary_way(self._api, "Invoke", request, headers, call.request_id)
-        call.answer(_rendered(response), response.body)
-
-
-def _rendered(response: HttpResponse) -> bytes:
-    status = HTTPStatus(response.status)
-    lines = [f"HTTP/1.1 {status.value} {status.phrase}", *(f"{name}: {value}" for name, value in response.headers)]
-    return "".join(f"{line}\r\n" for line in lines).encode("latin-1")
+        self.answer(call, rendered(response), response.body)
 
 
 def _client_context(header: bytes) -> str | None:
@@ -196,12 +176,12 @@ class InvokeProtocol(HttpToolsProtocol):
     def __init__(self, short_way: ShortWay, **uvicorn: Any) -> None:  # Any: uvicorn's own arguments, passed on
         super().__init__(**uvicorn)
         self.short_way = short_way
-        self._receiving: _Call | None = None
-        """The plain Invoke whose body is coming in."""
-        self._unanswered: _Call | None = None
-        """The plain Invoke that runs."""
-        self._large: _Call | None = None
-        """The plain Invoke whose body is received without the parser."""
+        self._receiving: ShortCall | None = None
+        """The plain request whose body is coming in."""
+        self._unanswered: ShortCall | None = None
+        """The plain request that runs."""
+        self._large: ShortCall | None = None
+        """The plain request whose body is received without the parser."""
 
     def shutdown(self) -> None:
         if self._unanswered is None:
@@ -212,7 +192,7 @@ class InvokeProtocol(HttpToolsProtocol):
     # --- bytes -------------------------------------------------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        """Give the parser what it has to see. The body of a large Invoke is not among that: the parser would copy it once more."""
+        """Give the parser what it has to see. The body of a large plain request is not among that: the parser would copy it once more."""
         if self._large is None and len(data) < LARGE_BODY_BYTES:
             super().data_received(data)
             return
@@ -231,7 +211,7 @@ class InvokeProtocol(HttpToolsProtocol):
     def _feed(self, data: memoryview) -> None:
         super().data_received(cast(bytes, data))  # the parser takes any buffer, whatever uvicorn's types say
 
-    def _take_body(self, call: "_Call", data: memoryview) -> memoryview:
+    def _take_body(self, call: ShortCall, data: memoryview) -> memoryview:
         """Add what belongs to the body; returns what is behind it."""
         self._unset_keepalive_if_required()
         body, rest = data[: call.missing_bytes], data[call.missing_bytes :]
@@ -282,17 +262,25 @@ class InvokeProtocol(HttpToolsProtocol):
         if self._unanswered is None:
             super()._start_asgi_task(cycle, app)
             return
-        # A request that was pipelined behind a plain Invoke: its turn comes with the answer.
+        # A request that was pipelined behind a plain one: its turn comes with the answer.
         self.flow.pause_reading()
         self.pipeline.appendleft((cycle, app))
 
-    def _plain(self) -> "_Call | None":
-        """The plain Invoke that this head begins; None for any other request, and behind one that is not answered yet."""
-        url = self.url
-        if not url.startswith(PREFIX) or SUFFIX not in url or self.parser.get_method() != b"POST":
+    def _plain(self) -> ShortCall | None:
+        """The plain request that this head begins; None for any other, and behind one that is not answered yet."""
+        if self.parser.get_method() != b"POST" or self.parser.get_http_version() != "1.1":
             return None
         if self._unanswered is not None or (self._asked_before() and not self.cycle.response_complete):
             return None
+        url = self.url
+        if url.startswith(PREFIX) and SUFFIX in url:
+            return self._plain_invoke(url)
+        checkpoints = self.short_way.checkpoints
+        if checkpoints is None:
+            return None
+        return checkpoints.plain(self, self.short_way, url, self.headers, keep_alive=self.parser.should_keep_alive())
+
+    def _plain_invoke(self, url: bytes) -> "_Call | None":
         size, trace = 0, b""
         context: str | None = ""
         tenant: str | None = ""
@@ -313,7 +301,7 @@ class InvokeProtocol(HttpToolsProtocol):
             return None
         if size > self.short_way.max_body_bytes:
             return None  # the ordinary way refuses an announced oversize before it is read
-        ref = self.short_way.named(url) if self.parser.get_http_version() == "1.1" else None
+        ref = self.short_way.named(url)
         if ref is None:
             return None
         return _Call(self, ref, size, trace, context, tenant, keep_alive=self.parser.should_keep_alive())
@@ -325,7 +313,7 @@ class InvokeProtocol(HttpToolsProtocol):
 
     # --- the answer --------------------------------------------------------------------------------------------------------
 
-    def write_answer(self, call: "_Call", head: bytes, body: bytes) -> None:
+    def write_answer(self, call: ShortCall, head: bytes, body: bytes) -> None:
         """Write the whole answer and go on with what was pipelined behind it."""
         self._unanswered = None
         transport = self.transport
@@ -343,24 +331,10 @@ class InvokeProtocol(HttpToolsProtocol):
             transport.close()
 
 
-class _Call:
+class _Call(ShortCall):
     """A plain Invoke from its headers to its answer."""
 
-    __slots__ = (
-        "_parts",
-        "_payload",
-        "_short_way",
-        "_size",
-        "client_context",
-        "connection",
-        "headers",
-        "keep_alive",
-        "missing_bytes",
-        "ref",
-        "request_id",
-        "tenant_id",
-        "trace",
-    )
+    __slots__ = ("_payload", "_short_way", "client_context", "headers", "ref", "tenant_id", "trace")
 
     def __init__(
         self,
@@ -373,38 +347,25 @@ class _Call:
         *,
         keep_alive: bool,
     ) -> None:
-        self.connection: InvokeProtocol | None = connection
-        """None once the caller is gone: then the answer is void."""
+        short_way = connection.short_way
+        super().__init__(connection, short_way.new_request_id(), size, short_way.max_body_bytes, keep_alive=keep_alive)
         self.ref = ref
-        self.keep_alive = keep_alive
-        self.missing_bytes = size
-        """What the announced length still lacks; below zero for a body of chunks, whose length nobody announced."""
-        self._short_way = connection.short_way
-        self.request_id = self._short_way.new_request_id()
         self.trace = trace
         self.client_context = client_context
         """JSON text."""
         self.tenant_id = tenant_id
         self.headers = connection.headers
         """As they came, for the ordinary way."""
-        self._parts: list[bytes | memoryview] = []
+        self._short_way = short_way
         self._payload = b""
-        self._size = 0
-
-    def add(self, part: bytes | memoryview) -> None:
-        """One part of the body. Beyond the limit only the size is kept, for the refusal."""
-        self._size += len(part)
-        self.missing_bytes -= len(part)
-        if self._size <= self._short_way.max_body_bytes:
-            self._parts.append(part)
 
     def run(self) -> None:
         """The body is complete: admit the invocation, or refuse it."""
         self._short_way.started(self)
         try:
-            if self._size > self._short_way.max_body_bytes:
+            if self.is_too_large:
                 raise self._short_way.too_large()
-            payload = checked_payload(self._whole()) or b"{}"
+            payload = checked_payload(self.body()) or b"{}"
         except DomainError as error:
             self.settle(error)
             return
@@ -413,21 +374,9 @@ class _Call:
         invocation = Invocation(self.request_id, payload, trace_id, self.client_context, self.tenant_id)
         self._short_way.start(self.ref, invocation, self.settle)
 
-    def _whole(self) -> bytes:
-        parts, self._parts = self._parts, []
-        if len(parts) == 1 and isinstance(parts[0], bytes):
-            return parts[0]
-        return b"".join(parts)
-
     def settle(self, answer: Outcome | DomainError) -> None:
         """The one answer, whatever it is."""
         if isinstance(answer, NeedsOrdinaryWay):
             self._short_way.hand_over(self, self._payload)
         else:
-            self.answer(*self._short_way.head(answer, self.request_id))
-
-    def answer(self, head: bytes, body: bytes) -> None:
-        """The answer as it goes to the caller, if that is still there."""
-        self._short_way.answered(self)
-        if self.connection is not None:
-            self.connection.write_answer(self, head, body)
+            self._short_way.answer(self, *self._short_way.head(answer, self.request_id))

@@ -304,8 +304,12 @@ class Logs(Protocol):
 class Store(Protocol):
     """The one store of a Lambstead."""
 
-    async def write(self, work: Callable[[Transaction], T]) -> T:
-        """Run `work` in the writer lane and return its result once it is durable. What it raises is raised here, nothing written."""
+    async def write(self, work: Callable[[Transaction], T], *, refuses_first: bool = False) -> T:
+        """Run `work` in the writer lane and return its result once it is durable. What it raises is raised here, nothing written.
+
+        Work that `refuses_first` raises only before it has written anything. It costs less; if it fails later after all, what shares its
+        commit fails with it.
+        """
 
     async def read(self, work: Callable[[Reader], T]) -> T:
         """Run `work` on a snapshot and return its result."""

@@ -335,6 +335,7 @@ class _Job:
 
     work: Callable[[Transaction], Any]  # Any: whatever the caller's work returns
     future: "asyncio.Future[Any]"
+    refuses_first: bool = False
     touched: frozenset[str] = frozenset()
     result: Any = None  # Any: see work
     error: BaseException | None = None
@@ -363,13 +364,12 @@ class SqliteStore:
         store._writer.start()
         return store
 
-    async def write(self, work: Callable[[Transaction], T]) -> T:
+    async def write(self, work: Callable[[Transaction], T], *, refuses_first: bool = False) -> T:
         if self._closed:
             raise RuntimeError("the store is closed")
-        job = _Job(work, self._loop.create_future())
+        job = _Job(work, self._loop.create_future(), refuses_first)
         self._jobs.put(job)
-        # A caller that is cancelled must not take the outcome with it: the work may be committed already.
-        result: T = await asyncio.shield(job.future)
+        result: T = await job.future  # cancelled with its caller, which changes nothing for the work itself
         return result
 
     async def read(self, work: Callable[[Reader], T]) -> T:
@@ -437,6 +437,17 @@ class SqliteStore:
 
     def _run(self, connection: sqlite3.Connection, job: _Job) -> None:
         transaction = SqliteTransaction(connection, self._queries)
+        if job.refuses_first:
+            written = connection.total_changes
+            try:
+                job.result = job.work(transaction)
+            except Exception as exc:
+                if isinstance(exc, sqlite3.OperationalError) or connection.total_changes != written:
+                    raise
+                job.error = _for_future(exc)
+            else:
+                job.touched = frozenset(transaction.touched)
+            return
         connection.execute("SAVEPOINT work")
         try:
             job.result = job.work(transaction)
@@ -444,9 +455,7 @@ class SqliteStore:
             raise  # disk full, I/O error: the whole group is in doubt
         except Exception as exc:  # noqa: BLE001 - the caller's own refusal or mistake: undo this work only, tell this caller
             connection.execute("ROLLBACK TO work")
-            job.error = exc
-            if isinstance(exc, StopIteration):  # the one exception that no future can carry
-                job.error = RuntimeError("work on the store raised StopIteration")
+            job.error = _for_future(exc)
         else:
             job.touched = frozenset(transaction.touched)
         connection.execute("RELEASE work")
@@ -463,6 +472,11 @@ class SqliteStore:
                 job.future.set_result(job.result)
             else:
                 job.future.set_exception(job.error)
+
+
+def _for_future(exc: Exception) -> Exception:
+    """The error as a future can carry it: StopIteration is the one that none can."""
+    return RuntimeError("work on the store raised StopIteration") if isinstance(exc, StopIteration) else exc
 
 
 def connect(path: Path) -> sqlite3.Connection:

@@ -3,7 +3,6 @@
 import heapq
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from datetime import datetime
 
 import msgspec
@@ -32,6 +31,11 @@ from lambstead.store.sqlite_rows import document_of, milliseconds, moment
 _executions = msgspec.json.Decoder(Execution)
 _operations = msgspec.json.Decoder(Operation)
 _events = msgspec.json.Decoder(Event)
+
+
+ROWS_AT_ONCE = 8
+"""Rows that are inserted in one step."""
+ONE_ROW = "(?, ?, ?)"
 
 
 class DurableReads(DurableSearchReads):
@@ -156,22 +160,30 @@ class DurableWrites(DurableReads, DurableSearchWrites):
         self._append(change)
 
     def save_durable_change(self, change: Change, wake_at: datetime | None) -> bool:
-        if not self._rows("update_durable_execution", **_columns(change.execution, wake_at)):
+        columns = _columns(change.execution, wake_at)
+        if not self._connection.execute(self._queries["update_durable_execution"], columns).rowcount:
             return False
         self._append(change)
         return True
 
     def _append(self, change: Change) -> None:
         key = change.execution.id
-        many = self._connection.executemany
         if change.operations:
             rows = [(key, each.sequence, document_of(each)) for each in change.operations]
-            many(self._queries["save_durable_operation"], rows)
+            self._insert("save_durable_operation", rows)
         if change.events:
-            many(
-                self._queries["insert_durable_event"],
-                [(key, each.number, document_of(each)) for each in change.events],
-            )
+            self._insert("insert_durable_event", [(key, each.number, document_of(each)) for each in change.events])
+
+    def _insert(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
+        """Insert rows with a statement that is written for one: few of them, as checkpoints have, in one step."""
+        sql = self._queries[statement]
+        if len(rows) > ROWS_AT_ONCE:
+            self._connection.executemany(sql, rows)
+            return
+        # Each step gives the interpreter to another thread, and getting it back is what a small write mostly waits for.
+        self._connection.execute(
+            sql.replace(ONE_ROW, ", ".join([ONE_ROW] * len(rows))), [value for row in rows for value in row]
+        )
 
     def save_durable_errand(self, errand: Errand, due: datetime) -> None:
         self._rows(
@@ -206,7 +218,7 @@ class DurableWrites(DurableReads, DurableSearchWrites):
 
 def _columns(execution: Execution, wake_at: datetime | None) -> dict[str, object]:
     """The columns that a change may change. The last answered checkpoint is of use to the live invocation only."""
-    stored = execution if execution.answered is None else replace(execution, answered=None)
+    stored = execution if execution.answered is None else execution.amended({"answered": None})
     return {
         "id": execution.id,
         "status": execution.status,

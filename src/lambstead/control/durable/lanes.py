@@ -131,7 +131,7 @@ class Lanes:
             for each in also:
                 each(tx)
 
-        await self._store.write(work)
+        await self._store.write(work, refuses_first=not also)
 
     def tell(self, after: State, change: Change) -> None:
         """Let followers know of a durable change."""

@@ -37,7 +37,7 @@ class Draft:
         """The execution as it is now."""
         if self._amended:
             # All amendments since the last look at once: an execution has many members to copy, and a batch amends it many times.
-            self._execution = replace(self._execution, **self._amended)
+            self._execution = self._execution.amended(self._amended)
             self._amended = {}
         return self._execution
 
@@ -47,7 +47,7 @@ class Draft:
         self._amended = {}
 
     def _latest(self, member: str) -> Any:  # Any: whatever the member is
-        """One member of the execution as it is now."""
+        """One member of the execution as it is now, without making the whole of it."""
         amended = self._amended
         return amended[member] if member in amended else getattr(self._execution, member)
 
@@ -81,6 +81,12 @@ class Draft:
         """The sequence number of an operation that starts now."""
         number: int = self._latest("last_sequence") + 1
         return number
+
+    @property
+    def timer_at(self) -> datetime | None:
+        """No timer of an operation is due before."""
+        at: datetime | None = self._latest("timer_at")
+        return at
 
     def amend(self, **members: Any) -> None:  # Any: members of Execution
         """Replace members of the execution."""

@@ -53,12 +53,13 @@ def deadline(execution: Execution) -> datetime:
 
 def fire_timers(draft: Draft) -> None:
     """Let the timers of operations happen that are due, the earliest first."""
-    if draft.execution.timer_at is None or draft.execution.timer_at > draft.now:
+    timer_at = draft.timer_at
+    if timer_at is None or timer_at > draft.now:
         return
     waiting = [(at, operation) for operation in draft.operations() if (at := operation.wakes_at) is not None]
     due = sorted((each for each in waiting if each[0] <= draft.now), key=lambda each: (each[0], each[1].sequence))
     later = [at for at, _ in waiting if at > draft.now]
-    draft.execution = replace(draft.execution, timer_at=min(later) if later else None)
+    draft.amend(timer_at=min(later) if later else None)
     for at, operation in due:
         _fire(draft, operation, at)
 

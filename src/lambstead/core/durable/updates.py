@@ -216,11 +216,12 @@ def _start(draft: Draft, update: OperationUpdate, event: EventType) -> Operation
 
 
 def _succeeded(
-    draft: Draft, operation: Operation, update: OperationUpdate, *, replay_children: bool = False
+    draft: Draft, operation: Operation, update: OperationUpdate, *, attempt: int = 0, replay_children: bool = False
 ) -> Operation:
     closed = replace(
         operation,
         status=OperationStatus.SUCCEEDED,
+        attempt=attempt,
         ended_at=draft.now,
         result=update.payload,
         error=None,
@@ -231,9 +232,15 @@ def _succeeded(
     return closed
 
 
-def _failed(draft: Draft, operation: Operation, update: OperationUpdate) -> Operation:
+def _failed(draft: Draft, operation: Operation, update: OperationUpdate, *, attempt: int = 0) -> Operation:
     closed = replace(
-        operation, status=OperationStatus.FAILED, ended_at=draft.now, result=None, error=update.error, due_at=None
+        operation,
+        status=OperationStatus.FAILED,
+        attempt=attempt,
+        ended_at=draft.now,
+        result=None,
+        error=update.error,
+        due_at=None,
     )
     draft.put(closed)
     return closed
@@ -257,16 +264,16 @@ def _step(draft: Draft, update: OperationUpdate, existing: Operation | None) -> 
         verb = "re-attempt" if update.action is Action.RETRY else "close"
         raise InvalidParameterValue(f"Invalid current STEP state to {verb}.")
     open_ = existing or _start(draft, update, EventType.STEP_STARTED)
-    attempted = replace(open_, attempt=open_.attempt + 1)
+    attempt = open_.attempt + 1
     if update.action is Action.RETRY:
-        _retry(draft, update, attempted)
+        _retry(draft, update, replace(open_, attempt=attempt))
         return
     if update.action is Action.SUCCEED:
-        closed = _succeeded(draft, attempted, update)
+        closed = _succeeded(draft, open_, update, attempt=attempt)
         details = _attempts(closed.attempt)
         draft.record(EventType.STEP_SUCCEEDED, closed, Result=payload(update.payload), RetryDetails=details)
     else:
-        closed = _failed(draft, attempted, update)
+        closed = _failed(draft, open_, update, attempt=attempt)
         draft.record(
             EventType.STEP_FAILED,
             closed,

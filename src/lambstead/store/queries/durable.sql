@@ -11,7 +11,6 @@ INSERT INTO durable_inputs (execution, payload) VALUES (:execution, :payload)
 UPDATE durable_executions
 SET status = :status, ended_at = :ended_at, wake_at = :wake_at, live = :live, expires_at = :expires_at, document = :document
 WHERE id = :id
-RETURNING id
 
 -- name: save_durable_operation
 INSERT INTO durable_operations (execution, sequence, document) VALUES (?, ?, ?)
