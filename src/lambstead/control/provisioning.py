@@ -289,9 +289,10 @@ class Provisioning:
         try:
             await self._driver.launch(instance)
         except CapacityRefused as exc:
-            self._decide(f"{instance.id} cannot be had", exc.reason.text)
-            self._provider_log.write(InstanceEvent.LAUNCH_FAILED, instance, exc.reason.text)
-            self.fleet = self.fleet.instance_gone(instance.id, datetime.now(UTC), exc.reason)
+            text = exc.refusal.reason.text
+            self._decide(f"{instance.id} cannot be had", text)
+            self._provider_log.write(InstanceEvent.LAUNCH_FAILED, instance, text)
+            self.fleet = self.fleet.instance_gone(instance.id, datetime.now(UTC), exc.refusal)
             self._agents.forget(instance.id)
             self._poke()
         except OSError as exc:
