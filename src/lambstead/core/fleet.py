@@ -8,7 +8,7 @@ one publication of one version. Both are known only while they run: after a rest
 """
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -180,7 +180,10 @@ class Fleet:
         return replace(self, instances={**self.instances, instance.id: instance})
 
     def with_environment(self, environment: Environment) -> "Fleet":
-        return replace(self, environments={**self.environments, environment.id: environment})
+        return self.with_environments((environment,))
+
+    def with_environments(self, environments: Iterable[Environment]) -> "Fleet":
+        return replace(self, environments={**self.environments, **{each.id: each for each in environments}})
 
     def instance_running(self, instance_id: str) -> "Fleet":
         """The agent of a launched instance reported for duty. One that is to be terminated meanwhile stays so."""
