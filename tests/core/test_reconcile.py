@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import assert_never
+from typing import TypeVar, assert_never
 
 import pytest
 from hypothesis import settings
@@ -20,13 +20,13 @@ from tests.samples import AT, latest, managed, provider, published, serving, sta
 
 from lambstead.core.aliases import Alias
 from lambstead.core.arn import LATEST, LATEST_PUBLISHED
-from lambstead.core.capacity import CapacityProvider
-from lambstead.core.catalogue import LAMBDA_OWNED, InstanceType
+from lambstead.core.capacity import CapacityProvider, InstanceRequirements
+from lambstead.core.catalogue import LAMBDA_OWNED, InstanceType, all_types
 from lambstead.core.concurrency import Allocation, AllocationStatus, ProvisionedConcurrency
 from lambstead.core.desired import Desired, Policy, Provision, key_of
 from lambstead.core.draft import Draft
 from lambstead.core.errors import IllegalTransition
-from lambstead.core.fleet import Environment, Failure, Fleet, Instance, InstancePhase, Phase, PublicationKey
+from lambstead.core.fleet import Environment, Failure, Fleet, Instance, InstancePhase, Phase, PublicationKey, Refusal
 from lambstead.core.functions import (
     BoundsRequested,
     CapacityFailed,
@@ -56,10 +56,11 @@ from lambstead.core.orders import (
     StopEnvironment,
     TerminateInstance,
 )
-from lambstead.core.placement import Demand, Nowhere, place
+from lambstead.core.placement import MOST_TYPES_REFUSED, Demand, Nowhere, place
 from lambstead.core.reconcile import LAUNCH_LIMIT, next_look, plan
 from lambstead.core.scaling import ScalingBounds
 
+T = TypeVar("T")
 START = datetime(2026, 11, 21, 10, tzinfo=UTC)
 POLICY = Policy(
     default_minimum=3,
@@ -206,6 +207,13 @@ class World:
         self.fleet = self.fleet.instance_gone(instance_id, self.now)
         self._forget(lost)
 
+    def instance_is_refused(self, instance_id: str, *, whole_zone: bool = False) -> None:
+        instance = self.fleet.instances[instance_id]
+        lost = [e.id for e in self.fleet.on(instance_id)]
+        reason = Reason("InsufficientCapacity", f"No {instance.type.name} in {instance.zone}.")
+        self.fleet = self.fleet.instance_gone(instance_id, self.now, Refusal(reason, whole_zone))
+        self._forget(lost)
+
     def environment_is_ready(self, environment_id: str) -> None:
         self.fleet = self.fleet.environment_ready(environment_id, self.now)
 
@@ -276,7 +284,7 @@ class World:
     def vcpus(self, provider_name: str = "cp") -> int:
         return sum(i.type.vcpus for i in self.fleet.of_provider(provider_name))
 
-    def only(self, kind: type[Order]) -> Iterator[Order]:
+    def only(self, kind: type[T]) -> Iterator[T]:
         return (order for order in self.orders if isinstance(order, kind))
 
 
@@ -485,6 +493,113 @@ def test_a_lost_zone_is_made_up_for_by_the_others_and_filled_again_when_it_is_ba
     world.now += timedelta(minutes=2)
     world.settle()
     assert world.zones() == {"us-east-1a": 2, "us-east-1b": 2, "us-east-1c": 2}
+
+
+def refuse(world: World, *types: str, zones: str = "abc", rounds: int = 40) -> None:
+    """Plan so many rounds in which these types cannot be had in these zones, and everything else succeeds."""
+    for _ in range(rounds):
+        world.plan()
+        for instance in list(world.fleet.instances.values()):
+            launching = instance.phase is InstancePhase.LAUNCHING
+            if launching and instance.type.name in types and instance.zone[-1] in zones:
+                world.instance_is_refused(instance.id)
+        world._succeed()
+
+
+def kinds(world: World) -> Counter[tuple[str, str]]:
+    return Counter((i.zone[-1], i.type.name) for i in world.fleet.instances.values())
+
+
+def test_where_a_type_cannot_be_had_another_allowed_one_is_launched_in_the_same_zone() -> None:
+    world = World(published(managed()), providers=(provider(),))
+    refuse(world, "c7i.xlarge", zones="b")
+    assert world.version().state is State.ACTIVE
+    assert kinds(world) == {("a", "c7i.xlarge"): 1, ("b", "c6i.xlarge"): 1, ("c", "c7i.xlarge"): 1}
+    (instead,) = [o for o in world.only(LaunchInstance) if o.instance.type.name == "c6i.xlarge"]
+    assert instead.because.endswith("instead of c7i.xlarge: No c7i.xlarge in us-east-1b.")
+    assert len(list(world.only(LaunchInstance))) == 4, "nothing is asked for twice while it is known to be refused"
+
+
+def test_the_types_of_a_provider_are_tried_in_their_order_until_one_can_be_had() -> None:
+    names = ("c7i.xlarge", "c6i.xlarge", "c5.xlarge", "m7i.xlarge")
+    world = World(published(managed()), providers=(provider(subnets=1),))
+    refuse(world, *names)
+    assert [o.instance.type.name for o in world.only(LaunchInstance)] == [*names, "m6i.xlarge"]
+    assert world.version().state is State.ACTIVE
+
+
+def test_types_that_the_provider_does_not_allow_are_not_tried() -> None:
+    requirements = InstanceRequirements(allowed=("c7i.xlarge", "c6i.xlarge"))
+    world = World(published(managed()), providers=(provider(requirements=requirements),))
+    refuse(world, "c7i.xlarge", "c6i.xlarge")
+    version = world.version()
+    assert version.state is State.FAILED
+    assert version.state_reason == Reason("InsufficientCapacity", "No c7i.xlarge in us-east-1a.")
+    assert {o.instance.type.name for o in world.only(LaunchInstance)} == {"c7i.xlarge", "c6i.xlarge"}
+    world.settle()
+    assert world.version().state is State.ACTIVE, "it comes back when there is capacity"
+
+
+def test_a_zone_that_has_no_type_to_give_is_made_up_for_by_the_others() -> None:
+    requirements = InstanceRequirements(allowed=("c7i.xlarge",))
+    world = World(published(managed()), providers=(provider(requirements=requirements),))
+    refuse(world, "c7i.xlarge", zones="a")
+    assert world.version().state is State.ACTIVE
+    assert set(kinds(world)) == {("b", "c7i.xlarge"), ("c", "c7i.xlarge")}
+
+
+def test_a_larger_type_is_no_way_round_the_limit_of_vcpus() -> None:
+    requirements = InstanceRequirements(allowed=("c7i.xlarge", "c7i.4xlarge"))
+    world = World(published(managed()), providers=(provider(max_vcpus=12, requirements=requirements),))
+    refuse(world, "c7i.xlarge", zones="a")
+    assert set(kinds(world)) == {("b", "c7i.xlarge"), ("c", "c7i.xlarge")}
+    assert world.version().state is State.ACTIVE
+
+
+def test_the_preferred_type_is_asked_for_again_after_a_while_and_for_longer_every_time() -> None:
+    world = World(serving(managed()), providers=(provider(subnets=1),))
+    name = ("f", LATEST_PUBLISHED)
+
+    def launched_for(count: int) -> list[str]:
+        before = len(list(world.only(LaunchInstance)))
+        world.scaled[name] = count
+        refuse(world, "c7i.xlarge", rounds=4)
+        return [o.instance.type.name for o in world.only(LaunchInstance)][before:]
+
+    assert launched_for(3) == ["c7i.xlarge", "c6i.xlarge"]
+    assert launched_for(6) == ["c6i.xlarge"]
+    world.now += timedelta(seconds=1)
+    assert launched_for(9) == ["c7i.xlarge", "c6i.xlarge"]
+    world.now += timedelta(seconds=1)
+    assert launched_for(12) == ["c6i.xlarge"]
+    world.now += timedelta(seconds=1)
+    assert launched_for(15) == ["c7i.xlarge", "c6i.xlarge"]
+    world.fleet = world.fleet.launches_may_succeed()
+    world.scaled[name] = 18
+    world.settle()
+    assert not world.fleet.refused_types
+    assert list(world.only(LaunchInstance))[-1].instance.type.name == "c7i.xlarge"
+
+
+def test_a_zone_that_refused_ten_types_is_left_alone_for_a_while() -> None:
+    world = World(published(managed()), providers=(provider(),))
+    refuse(world, *(t.name for t in all_types()), zones="a")
+    asked = [o.instance.type.name for o in world.only(LaunchInstance) if o.instance.zone == "us-east-1a"]
+    assert len(asked) == MOST_TYPES_REFUSED
+    assert {zone for zone, _ in kinds(world)} == {"b", "c"}
+    assert world.version().state is State.ACTIVE
+
+
+def test_a_refusal_for_the_whole_zone_tries_no_other_type_there() -> None:
+    world = World(published(managed()), providers=(provider(),))
+    for _ in range(10):
+        world.plan()
+        for instance in list(world.fleet.instances.values()):
+            if instance.phase is InstancePhase.LAUNCHING and instance.zone == "us-east-1a":
+                world.instance_is_refused(instance.id, whole_zone=True)
+        world._succeed()
+    assert {o.instance.type.name for o in world.only(LaunchInstance)} == {"c7i.xlarge"}
+    assert {zone for zone, _ in kinds(world)} == {"b", "c"}
 
 
 def test_an_instance_that_is_too_old_is_replaced_before_it_is_emptied() -> None:
@@ -915,6 +1030,10 @@ def _fleet(on: str | None, **environment: object) -> Fleet:
         (replace(_fleet("cp"), failures={KEY: Failure(3, START)}), timedelta(seconds=3)),
         (replace(_fleet("cp"), launch_failures={("cp", "us-east-1a"): Failure(2, START)}), timedelta(seconds=1)),
         (
+            replace(_fleet("cp"), refused_types={("cp", "us-east-1a", "c7i.large"): Failure(2, START)}),
+            timedelta(seconds=2),
+        ),
+        (
             Fleet({"i": Instance("i", "cp", MACHINE, "z", START, InstancePhase.RUNNING, START)}),
             POLICY.idle_instance,
         ),
@@ -1058,14 +1177,20 @@ class Fates(RuleBasedStateMachine):
 
     # the machines
 
-    @rule(data=st.data(), lives=st.booleans())
-    def instance_fate(self, data: st.DataObject, lives: bool) -> None:
+    @rule(data=st.data(), fate=st.sampled_from(["lives", "dies", "is refused", "zone is refused"]))
+    def instance_fate(self, data: st.DataObject, fate: str) -> None:
         if self.world.fleet.instances:
             instance_id = data.draw(st.sampled_from(sorted(self.world.fleet.instances)))
-            if lives and self.world.fleet.instances[instance_id].phase is InstancePhase.LAUNCHING:
-                self.world.instance_comes_up(instance_id)
-            elif not lives:
-                self.world.instance_dies(instance_id)
+            launching = self.world.fleet.instances[instance_id].phase is InstancePhase.LAUNCHING
+            match fate:
+                case "lives" if launching:
+                    self.world.instance_comes_up(instance_id)
+                case "is refused" | "zone is refused" if launching:
+                    self.world.instance_is_refused(instance_id, whole_zone=fate == "zone is refused")
+                case "dies":
+                    self.world.instance_dies(instance_id)
+                case _:
+                    pass
 
     @rule(data=st.data(), fate=st.sampled_from(["ready", "ready", "ready", "fails", "degrades", "busy", "done"]))
     def environment_fate(self, data: st.DataObject, fate: str) -> None:

@@ -194,6 +194,27 @@ def test_without_capacity_a_version_fails_with_the_reason_and_comes_back_when_th
         wait_for(lambda: state()["State"] == "Active", "it comes back by itself")
 
 
+def test_where_one_instance_type_cannot_be_had_another_one_is_launched_and_both_are_told(
+    runtimes: Path, tmp_path: Path
+) -> None:
+    with running(tmp_path / "d", "--chaos", min_environments="3") as server:
+        inflict(server, "no-capacity", provider="pool", type="c7i.xlarge", zone="us-east-1b")
+        publish_managed(server.aws, "work", WORK, create_provider(server.aws), slots=2)
+        types = {i["zone"]: i["type"] for i in instances(server)}
+        assert types == {"us-east-1a": "c7i.xlarge", "us-east-1b": "c6i.xlarge", "us-east-1c": "c7i.xlarge"}
+        text = "We currently do not have sufficient c7i.xlarge capacity in the Availability Zone you requested (us-east-1b)."
+        decisions = server.status()["decisions"]
+        assert [d["because"] for d in decisions if d["what"].endswith("cannot be had")] == [text]
+        (instead,) = [d["because"] for d in decisions if d["what"].startswith("launch c6i.xlarge")]
+        assert instead.endswith(f"instead of c7i.xlarge: {text}")
+        events = server.client("logs").filter_log_events(
+            logGroupName="/aws/lambda/capacity-provider/pool", filterPattern="Failed"
+        )["events"]
+        assert [json.loads(e["message"])["message"] for e in events] == [
+            f"Failed to launch c7i.xlarge instance in us-east-1b: {text} - the system will retry"
+        ]
+
+
 def test_an_environment_that_dies_is_replaced_where_it_was_although_there_is_no_capacity(spread: Server) -> None:
     before = {i["id"] for i in instances(spread)}
     inflict(spread, "no-capacity")

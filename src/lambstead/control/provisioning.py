@@ -199,14 +199,16 @@ class Provisioning:
     def _look_at_loads(self, now: datetime) -> None:
         """Fill in how busy each environment is and when it was last used."""
         loads = self._slots.loads()
+        seen = []
         for key, environment in self.fleet.environments.items():
             load = loads.get(key)
             if load is None:
                 continue
             used = load.running > 0 or load.ever_given != self._served.get(key, 0)
             self._served[key] = load.ever_given
-            seen = replace(environment, busy=load.running, used_at=now if used else environment.used_at)
-            self.fleet = self.fleet.with_environment(seen)
+            if used or load.running != environment.busy:
+                seen.append(replace(environment, busy=load.running, used_at=now if used else environment.used_at))
+        self.fleet = self.fleet.with_environments(seen)
 
     async def _note_failed_inits(self) -> None:
         while self._failed_inits:
@@ -286,9 +288,10 @@ class Provisioning:
         try:
             await self._driver.launch(instance)
         except CapacityRefused as exc:
-            self._decide(f"{instance.id} cannot be had", exc.reason.text)
-            self._provider_log.write(InstanceEvent.LAUNCH_FAILED, instance, exc.reason.text)
-            self.fleet = self.fleet.instance_gone(instance.id, datetime.now(UTC), exc.reason)
+            text = exc.refusal.reason.text
+            self._decide(f"{instance.id} cannot be had", text)
+            self._provider_log.write(InstanceEvent.LAUNCH_FAILED, instance, text)
+            self.fleet = self.fleet.instance_gone(instance.id, datetime.now(UTC), exc.refusal)
             self._agents.forget(instance.id)
             self._poke()
         except OSError as exc:

@@ -83,13 +83,17 @@ class Scaling:
             return []
         self._evaluated = now
         counts = self._meter.counts()
+        by_version = dict[VersionName, dict[PublicationKey, Counts]]()
+        for key, count in counts.items():
+            by_version.setdefault((key.function, key.version), {})[key] = count
         environments = _by_version(fleet)
         changed = []
         after: dict[VersionName, VersionScaling] = {}
         for version in serving:
             name = (version.function, version.version)
             before = self.versions.get(name)
-            after[name] = self._next(version, before, counts, providers, environments.get(name, []), now)
+            of_version = by_version.get(name, {})
+            after[name] = self._next(version, before, of_version, providers, environments.get(name, []), now)
             if before is not None and after[name].track.desired != before.track.desired:
                 changed.append((name, after[name].track))
         self.versions, self._before = after, counts
@@ -110,7 +114,7 @@ class Scaling:
         serving = version.serving
         ready = [e for e in environments if serving and e.key.number == serving.number and e.is_ready and e.is_whole]
         cpu = mean_cpu([e.reading.cpu_utilization for e in ready if e.reading is not None])
-        reading, throttled = self._reading((version.function, version.version), counts, len(ready), cpu, now)
+        reading, throttled = self._reading(counts, len(ready), cpu, now)
         causes = Counter(before.throttled if before else {})
         if throttled:
             causes[throttle_cause(cpu)] += throttled
@@ -124,20 +128,18 @@ class Scaling:
 
     def _reading(
         self,
-        name: VersionName,
         counts: Mapping[PublicationKey, Counts],
         ready: int,
         cpu: float | None,
         now: datetime,
     ) -> tuple[LoadReading, int]:
-        """The reading of a version over all its publications, and how many of its invocations were refused since the last one."""
+        """The reading of a version from the `counts` of all its publications, and how many of its invocations were refused since the last one."""
         in_use = served = throttled = joined = 0
         for key, count in counts.items():
-            if (key.function, key.version) == name:
-                known = self._before.get(key)
-                new = count.since(known)
-                in_use, served, throttled = in_use + count.in_use, served + new.served, throttled + new.throttled
-                joined += count.waiting - (known.waiting if known else 0)
+            known = self._before.get(key)
+            new = count.since(known)
+            in_use, served, throttled = in_use + count.in_use, served + new.served, throttled + new.throttled
+            joined += count.waiting - (known.waiting if known else 0)
         arrived = served + throttled + max(0, joined)
         return LoadReading(now, ready, in_use, served, arrived, cpu), throttled
 

@@ -5,6 +5,7 @@ names for managed instances. One vCPU and 1 GiB of every instance are kept for t
 """
 
 import fnmatch
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cache, lru_cache
 
@@ -121,12 +122,24 @@ def unknown_patterns(requirements: InstanceRequirements) -> list[str]:
     return [p for p in (*requirements.allowed, *requirements.excluded) if not fnmatch.filter(names, p)]
 
 
-def choose(requirements: InstanceRequirements, vcpus: float, memory_mb: int, vcpu_headroom: int) -> InstanceType | None:
+def choose(
+    requirements: InstanceRequirements,
+    vcpus: float,
+    memory_mb: int,
+    vcpu_headroom: int,
+    refused: Collection[str] = (),
+) -> InstanceType | None:
     """The type to launch for an environment of this size; None if no permitted type fits or `vcpu_headroom` is too small.
+
+    `refused` are names of types that cannot be had now.
 
     The smallest comfortable size that fits wins, then the family whose memory per vCPU wastes least, then the newest generation.
     """
-    fitting = [t for t in _permitted_types(requirements) if t.fits(vcpus, memory_mb) and t.vcpus <= vcpu_headroom]
+    fitting = [
+        t
+        for t in _permitted_types(requirements)
+        if t.fits(vcpus, memory_mb) and t.vcpus <= vcpu_headroom and t.name not in refused
+    ]
     comfortable = [t for t in fitting if t.vcpus >= _COMFORTABLE_VCPUS]
     return min(comfortable or fitting, key=lambda t: (t.vcpus, t.memory_mb), default=None)
 

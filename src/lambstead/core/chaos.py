@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Literal
 
 from lambstead.core.errors import InvalidParameterValue, ResourceNotFound, TooManyRequests
-from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase
+from lambstead.core.fleet import Environment, Fleet, Instance, InstancePhase, Phase, Refusal
 from lambstead.core.functions import Reason
 
 ThrottleReason = Literal[
@@ -240,25 +240,26 @@ class ActiveFaults:
         now = self.now()
         self.active = {key: each for key, each in self.active.items() if each.until is None or now < each.until}
 
-    def launch_refusal(self, instance: Instance) -> Reason | None:
+    def launch_refusal(self, instance: Instance) -> Refusal | None:
         """Why the instance cannot be launched: the StateReasonCode and EC2's words for want of capacity; None if it can."""
         for each in self._at_work():
             match each.fault:
                 case LostZone(zone, provider) if instance.provider is not None and _is_in(instance, provider, zone):
-                    pass
+                    whole_zone = True
                 case NoCapacity(provider, zone, kind) if (
                     instance.provider is not None
                     and _is_in(instance, provider, zone)
                     and fnmatch.fnmatchcase(instance.type.name, kind or "*")
                 ):
-                    pass
+                    whole_zone = kind is None
                 case _:
                     continue
             each.hits += 1
-            return Reason(
+            reason = Reason(
                 "InsufficientCapacity",
                 f"We currently do not have sufficient {instance.type.name} capacity in the Availability Zone you requested ({instance.zone}).",
             )
+            return Refusal(reason, whole_zone)
         return None
 
     def instance_delay(self, instance: Instance) -> timedelta:

@@ -38,6 +38,14 @@ class Policy:
         """True once the wait after so many failures in a row is over; it doubles up to `retry_most`."""
         return failure is None or now - failure.at >= self.retry_after(failure)
 
+    def is_refused(self, failure: Failure, now: datetime) -> bool:
+        """True until a type is asked for again that could not be had so many times in a row."""
+        return now < failure.at + self.refused_for(failure)
+
+    def refused_for(self, failure: Failure) -> timedelta:
+        """How long another type is preferred to one that was refused: `retry_first`, then doubling."""
+        return min(self.retry_first * (1 << min(failure.count - 1, 16)), self.retry_most)
+
     def retry_after(self, failure: Failure) -> timedelta:
         """The wait after the latest of so many failures in a row: none after the first, then doubling."""
         return min(self.retry_first * ((1 << min(failure.count - 1, 16)) - 1), self.retry_most)

@@ -19,6 +19,7 @@ class Draft:
     def __init__(self, fleet: Fleet, retiring: frozenset[str] = frozenset()) -> None:
         self.failures = fleet.failures
         self.launch_failures = fleet.launch_failures
+        self.refused_types = fleet.refused_types
         self.instances = dict(fleet.instances)
         self.environments = dict(fleet.environments)
         self.retiring = retiring
@@ -81,7 +82,7 @@ class Draft:
 
     def copy(self) -> "Draft":
         """Another draft with the same content, to try something on."""
-        there = Fleet(self.instances, self.environments, self.failures, self.launch_failures)
+        there = Fleet(self.instances, self.environments, self.failures, self.launch_failures, self.refused_types)
         return Draft(there, self.retiring)
 
     # --- changes ---------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ one publication of one version. Both are known only while they run: after a rest
 """
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -115,6 +115,15 @@ class Environment:
 
 
 @dataclass(frozen=True, slots=True)
+class Refusal:
+    """Why an instance cannot be had now."""
+
+    reason: Reason
+    whole_zone: bool = False
+    """No type can be had in the zone; else it is one of this type that is lacking, as EC2's capacity is by type and zone."""
+
+
+@dataclass(frozen=True, slots=True)
 class Failure:
     """Starts of one publication that failed in a row."""
 
@@ -132,7 +141,9 @@ class Fleet:
     environments: Mapping[str, Environment] = field(default_factory=dict)
     failures: Mapping[PublicationKey, Failure] = field(default_factory=dict)
     launch_failures: Mapping[tuple[str | None, str], Failure] = field(default_factory=dict)
-    """Per provider and zone: instances that died before they ran, in a row."""
+    """Per provider and zone: instances that died before they ran, or could not be had whatever their type, in a row."""
+    refused_types: Mapping[tuple[str | None, str, str], Failure] = field(default_factory=dict)
+    """Per provider, zone and type: instances that could not be had, in a row."""
 
     def on(self, instance_id: str) -> Iterator[Environment]:
         """Environments of an instance."""
@@ -169,7 +180,10 @@ class Fleet:
         return replace(self, instances={**self.instances, instance.id: instance})
 
     def with_environment(self, environment: Environment) -> "Fleet":
-        return replace(self, environments={**self.environments, environment.id: environment})
+        return self.with_environments((environment,))
+
+    def with_environments(self, environments: Iterable[Environment]) -> "Fleet":
+        return replace(self, environments={**self.environments, **{each.id: each for each in environments}})
 
     def instance_running(self, instance_id: str) -> "Fleet":
         """The agent of a launched instance reported for duty. One that is to be terminated meanwhile stays so."""
@@ -178,20 +192,27 @@ class Fleet:
             return self
         place = (instance.provider, instance.zone)
         cleared = {p: f for p, f in self.launch_failures.items() if p != place}
-        return replace(self, launch_failures=cleared).with_instance(replace(instance, phase=InstancePhase.RUNNING))
+        had = {p: f for p, f in self.refused_types.items() if p != (*place, instance.type.name)}
+        running = replace(instance, phase=InstancePhase.RUNNING)
+        return replace(self, launch_failures=cleared, refused_types=had).with_instance(running)
 
-    def instance_gone(self, instance_id: str, now: datetime, refused: Reason | None = None) -> "Fleet":
+    def instance_gone(self, instance_id: str, now: datetime, refused: Refusal | None = None) -> "Fleet":
         """The instance is terminated or lost, and with it every environment on it; `refused` if it could not be had."""
         lost = self.instances.get(instance_id)
         if lost is None:
             return self
-        failures = self.launch_failures
-        if lost.phase is InstancePhase.LAUNCHING:
-            place = (lost.provider, lost.zone)
-            failures = {**failures, place: _once_more(failures.get(place), now, refused)}
+        failures, types = self.launch_failures, self.refused_types
+        place = (lost.provider, lost.zone)
+        pool = (*place, lost.type.name)
+        if refused is not None and not refused.whole_zone:
+            types = {**types, pool: _once_more(types.get(pool), now, refused.reason)}
+        elif lost.phase is InstancePhase.LAUNCHING:
+            why = refused.reason if refused is not None else None
+            failures = {**failures, place: _once_more(failures.get(place), now, why)}
         return replace(
             self,
             launch_failures=failures,
+            refused_types=types,
             instances={k: i for k, i in self.instances.items() if k != instance_id},
             environments={k: e for k, e in self.environments.items() if e.instance_id != instance_id},
         )
@@ -227,7 +248,7 @@ class Fleet:
 
     def launches_may_succeed(self) -> "Fleet":
         """What stood in the way of launches is gone: they are tried at once."""
-        return replace(self, launch_failures={})
+        return replace(self, launch_failures={}, refused_types={})
 
     def measured(self, readings: Mapping[str, Reading]) -> "Fleet":
         """Readings by environment id; those of environments that are gone are dropped."""

@@ -3,14 +3,18 @@
 Zones come first: an environment goes to the zone that has fewest of its publication, because three environments over three zones are what the
 default is for. Within a zone it fills the fullest instance that still has room, so that others can fall idle and be terminated. A new
 instance is launched only within the provider's vCPU limit; when the best zone cannot have one, any instance with room will do.
+
+A type that was refused in a zone is replaced by the next one that the provider allows, in the same zone, as a fleet of EC2 does (decision 0044).
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from lambstead.core.capacity import CapacityProvider
 from lambstead.core.catalogue import InstanceType, choose
 from lambstead.core.draft import Draft
 from lambstead.core.fleet import Instance, PublicationKey
+from lambstead.core.functions import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +56,37 @@ LIMIT_REACHED = (
 )
 
 
-def place(demand: Demand, provider: CapacityProvider, zones: tuple[str, ...], draft: Draft) -> Placement:
+Refused = Mapping[str, Mapping[str, Reason]]
+"""By zone: types that cannot be had there now, and why."""
+NOTHING_REFUSED: Refused = {}
+MOST_TYPES_REFUSED = 10
+"""A zone that has refused so many types is left alone until it is time to ask for one of them again."""
+
+
+def zones_with_types(
+    demand: Demand, provider: CapacityProvider, zones: tuple[str, ...], draft: Draft, refused: Refused
+) -> tuple[str, ...]:
+    """Those of `zones` in which some type can be had for `demand`; the limit of vCPUs takes none away that it leaves none in."""
+    if not any(refused.get(zone) for zone in zones):
+        return zones
+    headroom = provider.scaling.max_vcpus - draft.vcpus(provider.name)
+    if choose(provider.requirements, demand.vcpus, demand.memory_mb, headroom) is None:
+        return zones
+    return tuple(
+        zone
+        for zone in zones
+        if len(there := refused.get(zone, {})) < MOST_TYPES_REFUSED
+        and choose(provider.requirements, demand.vcpus, demand.memory_mb, headroom, there) is not None
+    )
+
+
+def place(
+    demand: Demand,
+    provider: CapacityProvider,
+    zones: tuple[str, ...],
+    draft: Draft,
+    refused: Refused = NOTHING_REFUSED,
+) -> Placement:
     """Where the next environment of `demand` goes; `zones` are those of the provider in which instances can be launched now."""
     best_zone = emptiest_zone(demand.key, zones, draft)
     roomy = [i for i in draft.open(provider.name) if has_room(i, demand, draft)]
@@ -62,9 +96,14 @@ def place(demand: Demand, provider: CapacityProvider, zones: tuple[str, ...], dr
             _fullest(here, draft), f"room in {best_zone}, the zone with fewest environments of {demand.key}"
         )
     headroom = provider.scaling.max_vcpus - draft.vcpus(provider.name)
-    chosen = choose(provider.requirements, demand.vcpus, demand.memory_mb, headroom)
+    there = refused.get(best_zone, {})
+    chosen = choose(provider.requirements, demand.vcpus, demand.memory_mb, headroom, there)
     if chosen is not None:
-        return OnNewInstance(chosen, best_zone, f"no room in {best_zone} for an environment of {demand.key}")
+        because = f"no room in {best_zone} for an environment of {demand.key}"
+        preferred = choose(provider.requirements, demand.vcpus, demand.memory_mb, headroom)
+        if preferred is not None and preferred.name in there:
+            because += f"; instead of {preferred.name}: {there[preferred.name].text}"
+        return OnNewInstance(chosen, best_zone, because)
     if roomy:
         return OnInstance(_fullest(roomy, draft), f"no instance can be added in {best_zone}, another zone has room")
     if choose(provider.requirements, demand.vcpus, demand.memory_mb, vcpu_headroom=1_000_000) is None:

@@ -21,9 +21,11 @@ from lambstead.core.placement import (
     Nowhere,
     OnInstance,
     OnNewInstance,
+    Refused,
     emptiest_zone,
     place,
     place_on_existing,
+    zones_with_types,
 )
 from lambstead.core.planning import Planning
 from lambstead.core.scaling import ScalingBounds
@@ -92,6 +94,7 @@ class _ManagedPlan:
         self._planning = planning
         self._obstacles: dict[tuple[str, str], Reason] = {}
         self._retried: set[str] = set()
+        self._refused: dict[str, Refused] = {}
         self.full: set[str] = set()
         """Providers on which an environment found no room, and none is coming."""
 
@@ -139,7 +142,7 @@ class _ManagedPlan:
         draft = self._planning.draft
         demand = _demand(version, publication)
         provider = self._planning.desired.providers[_provider(publication)]
-        zones = self._zones(provider)
+        zones = self._zones(provider, demand)
         if not zones:
             return
         population = draft.population(demand.key, zones)
@@ -149,7 +152,7 @@ class _ManagedPlan:
         because = (
             f"{emptiest} has {max(population.values()) - population[emptiest]} environments fewer than another zone"
         )
-        match place(demand, provider, zones, draft):
+        match place(demand, provider, zones, draft, self._refused_types(provider)):
             case OnInstance(instance, _) if instance.zone == emptiest:
                 self._planning.start(instance, demand, publication, because)
             case OnNewInstance(kind, zone, _):
@@ -163,8 +166,8 @@ class _ManagedPlan:
         """Order one environment of `missing` ones; False, and perhaps a note of failure, if it can go nowhere."""
         planning = self._planning
         provider = planning.desired.providers[_provider(publication)]
-        zones = self._zones(provider)
         demand = _demand(version, publication)
+        zones = self._zones(provider, demand)
         if not zones:
             existing = place_on_existing(demand, provider, planning.draft)
             if existing is not None:
@@ -174,7 +177,7 @@ class _ManagedPlan:
             if refusal is not None:
                 self._held(version, publication, missing, refusal)
             return False
-        match place(demand, provider, zones, planning.draft):
+        match place(demand, provider, zones, planning.draft, self._refused_types(provider)):
             case Nowhere(code, text):
                 if not self._make_room(provider.name):
                     self.full.add(provider.name)
@@ -206,21 +209,35 @@ class _ManagedPlan:
             # There is no room for both to be as large as the load wants; the room that the other one leaves is for this one to grow.
             self._note_ready(version, publication, bounds)
 
-    def _zones(self, provider: CapacityProvider) -> tuple[str, ...]:
-        """Zones of the provider in which an instance may be launched now: not where launches failed just before."""
+    def _zones(self, provider: CapacityProvider, demand: Demand) -> tuple[str, ...]:
+        """Zones of the provider in which an instance may be launched now: not where launches failed, or all types were refused, just before."""
         draft, planning = self._planning.draft, self._planning
-        return tuple(
+        zones = tuple(
             zone
             for zone in provider.zones(planning.desired.region)
             if planning.policy.may_retry(draft.launch_failures.get((provider.name, zone)), planning.now)
         )
+        return zones_with_types(demand, provider, zones, draft, self._refused_types(provider))
+
+    def _refused_types(self, provider: CapacityProvider) -> Refused:
+        """Types of the provider that were refused just before."""
+        if provider.name not in self._refused:
+            planning, found = self._planning, dict[str, dict[str, Reason]]()
+            for (name, zone, kind), failure in planning.draft.refused_types.items():
+                if name == provider.name and failure.reason and planning.policy.is_refused(failure, planning.now):
+                    found.setdefault(zone, {})[kind] = failure.reason
+            self._refused[provider.name] = found
+        return self._refused[provider.name]
 
     def _refusal(self, provider: CapacityProvider) -> Reason | None:
         """Why no zone of the provider gives an instance; None unless capacity was refused in each."""
-        failures = self._planning.draft.launch_failures
-        found = [failures.get((provider.name, zone)) for zone in provider.zones(self._planning.desired.region)]
-        reasons = [failure.reason for failure in found if failure is not None and failure.reason is not None]
-        return reasons[0] if reasons and len(reasons) == len(found) else None
+        failures, refused = self._planning.draft.launch_failures, self._refused_types(provider)
+        reasons = []
+        for zone in provider.zones(self._planning.desired.region):
+            failure = failures.get((provider.name, zone))
+            of_types = next(iter(refused.get(zone, {}).values()), None)
+            reasons.append(failure.reason if failure is not None and failure.reason is not None else of_types)
+        return reasons[0] if reasons and all(reasons) else None
 
     def _make_room(self, provider: str) -> bool:
         """Terminate instances that stand idle, because their vCPUs are needed; whether room is coming, from these or from earlier ones."""
@@ -239,7 +256,7 @@ class _ManagedPlan:
         if provider.name in self._retried or planning.draft.running(key_of(version, publication)):
             return
         demand = _demand(version, publication)
-        zones = self._zones(provider)
+        zones = self._zones(provider, demand)
         if not zones:
             return
         trial = Planning(
@@ -250,7 +267,7 @@ class _ManagedPlan:
             planning.now,
         )
         for _ in range(planning.policy.bounds(version).minimum):
-            match place(demand, provider, zones, trial.draft):
+            match place(demand, provider, zones, trial.draft, self._refused_types(provider)):
                 case Nowhere():
                     return
                 case OnInstance(instance, because):
@@ -381,4 +398,5 @@ def next_look(fleet: Fleet, policy: Policy, now: datetime) -> timedelta | None:
             moments.append(environment.used_at + policy.idle_environment)
     failures = (*fleet.failures.values(), *fleet.launch_failures.values())
     moments += [failure.at + policy.retry_after(failure) for failure in failures]
+    moments += [failure.at + policy.refused_for(failure) for failure in fleet.refused_types.values()]
     return min((moment - now for moment in moments if moment > now), default=None)

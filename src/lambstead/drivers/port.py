@@ -3,16 +3,15 @@
 from collections.abc import Callable
 from typing import Protocol
 
-from lambstead.core.fleet import Instance
-from lambstead.core.functions import Reason
+from lambstead.core.fleet import Instance, Refusal
 
 
 class CapacityRefused(Exception):
-    """Such an instance cannot be had now; `reason` has AWS's StateReasonCode. Asking again later may succeed."""
+    """Such an instance cannot be had now; the reason has AWS's StateReasonCode. Asking for another type, or again later, may succeed."""
 
-    def __init__(self, reason: Reason) -> None:
-        super().__init__(reason.text)
-        self.reason = reason
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason.text)
+        self.refusal = refusal
 
 
 class Driver(Protocol):

@@ -12,6 +12,7 @@ import argparse
 import asyncio
 import contextlib
 import ctypes
+import gc
 import logging
 import os
 import resource
@@ -216,7 +217,11 @@ def _parse(argv: list[str]) -> Host:
 
 
 async def _run(host: Host) -> str:
-    return await Agent(host).run()
+    agent = Agent(host)
+    # What is there now stays: collections need not look at it, time and again, in each of many agents.
+    gc.collect()
+    gc.freeze()
+    return await agent.run()
 
 
 def main(argv: list[str]) -> int:
