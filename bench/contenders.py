@@ -1,4 +1,6 @@
-"""What is measured: Lambstead twice (workers on the link, workers on AWS's own HTTP client) and two limits, a bare echo and a bare ASGI app.
+"""What is measured: Lambstead twice (Python on the link, Python on AWS's own HTTP client) and two limits, a bare echo and a bare ASGI app.
+
+Python runs with a capacity provider and on demand.
 
 Every contender is a context manager that starts processes of its own on free ports and ends them. All answer a POST with the body of
 the request; the contenders that run functions do it in a handler that returns its event.
@@ -168,14 +170,23 @@ def lambstead_on(data: Path, **settings: str) -> Iterator[Lambstead]:
 
 @contextmanager
 def lambstead_with(client: str) -> Iterator[list[Contender]]:
-    """Lambstead with one trivial function per runtime, its Python workers on the `link` or on AWS's `official` client."""
-    with lambstead(runtime_client=client) as server:
+    """Lambstead with one trivial function per runtime, its Python workers on the `link` or on AWS's `official` client.
+
+    Python runs on demand as well, without a capacity provider: in as many environments as the others have slots.
+    """
+    with lambstead(runtime_client=client, standard_environments=str(SLOTS)) as server:
         found = []
+
+        def add(said: str, name: str) -> None:
+            said = f"Lambstead, {said}" + (", AWS's HTTP client" if client == "official" else "")
+            found.append(Contender(said, server.invoke_url(name), server.pid, (AUTHORIZATION,), is_ours=True))
+
         for handler in handlers() if client == "link" else [PYTHON]:
             name = handler.language.lower()
             deploy(server, name, handler)
-            said = f"Lambstead, {handler.language}" + (", AWS's HTTP client" if client == "official" else "")
-            found.append(Contender(said, server.invoke_url(name), server.pid, (AUTHORIZATION,), is_ours=True))
+            add(handler.language, name)
+        deploy_on_demand(server, "on-demand", PYTHON)
+        add("Python on demand", "on-demand")
         yield found
 
 
@@ -204,7 +215,21 @@ def deploy(
         VpcConfig={"SubnetIds": ["subnet-0"], "SecurityGroupIds": []},
         PermissionsConfig={"CapacityProviderOperatorRoleArn": ROLE},
     )["CapacityProvider"]["CapacityProviderArn"]
-    client.create_function(
+    sizing = {"CapacityProviderArn": provider, "PerExecutionEnvironmentMaxConcurrency": slots}
+    on_provider = {"CapacityProviderConfig": {"LambdaManagedInstancesCapacityProviderConfig": sizing}}
+    create(server, name, handler, **on_provider, Publish=True, PublishTo="LATEST_PUBLISHED", **members)
+    wait_active(server, name, PUBLISHED)
+
+
+def deploy_on_demand(server: Lambstead, name: str, handler: Handler) -> None:
+    """Create a function without a capacity provider; its environments come with its invocations."""
+    create(server, name, handler)
+    wait_active(server, name, "$LATEST")
+
+
+def create(server: Lambstead, name: str, handler: Handler, **members: Any) -> None:  # Any: members of the request
+    """Create a function of this handler."""
+    client_of(server).create_function(
         FunctionName=name,
         Runtime=handler.runtime,
         Role=ROLE,
@@ -212,18 +237,15 @@ def deploy(
         Code={"ZipFile": zipped(handler.files)},
         MemorySize=2048,
         Timeout=30,
-        CapacityProviderConfig={
-            "LambdaManagedInstancesCapacityProviderConfig": {
-                "CapacityProviderArn": provider,
-                "PerExecutionEnvironmentMaxConcurrency": slots,
-            }
-        },
-        Publish=True,
-        PublishTo="LATEST_PUBLISHED",
         **members,
     )
+
+
+def wait_active(server: Lambstead, name: str, qualifier: str) -> None:
+    """Return once the version is Active; ends the benchmark if it fails."""
+    client = client_of(server)
     deadline = time.monotonic() + START_SECONDS
-    while (version := client.get_function_configuration(FunctionName=name, Qualifier=PUBLISHED))[
+    while (version := client.get_function_configuration(FunctionName=name, Qualifier=qualifier))[
         "State"
     ] == "Pending" and time.monotonic() < deadline:
         time.sleep(0.1)

@@ -135,13 +135,14 @@ def row(values: Sequence[str]) -> str:
 def text(rounds: Rounds, conditions: Conditions) -> str:
     """Medians for the terminal, and the ratios that the project watches."""
     lines = [conditions.sentence()]
+    width = max(map(len, rounds.names)) + 2
     for cell in rounds.cells():
-        lines.append(f"\n{cell!s:34}" + "".join(f"{name:>12}" for name, _ in COLUMNS) + f"{'others':>9}")
+        lines.append(f"\n{cell!s:{width}}" + "".join(f"{name:>12}" for name, _ in COLUMNS) + f"{'others':>9}")
         for name in rounds.names:
             if reports := rounds.of(name, cell):
                 medians = "".join(f"{number(Spread.of(reports, value).median):>12}" for _, value in COLUMNS)
                 others = max(report["others_share"] for report in reports)
-                lines.append(f"{name:34}{medians}{others:9.0%}")
+                lines.append(f"{name:{width}}{medians}{others:9.0%}")
     return "\n".join(lines)
 
 
