@@ -97,8 +97,10 @@ DURABLE_TICK = timedelta(seconds=5)
 TERMINATED_SHOWN = timedelta(hours=1)
 """How long EC2 shows an instance that was terminated (EC2 User Guide: "for a short while", usually less than an hour)."""
 RETENTION_TICK = timedelta(minutes=5)
-MAX_SOCKET_FOLDER = 75
-"""Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""
+MAX_SOCKET_FOLDER = 60
+"""Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder.
+
+Longest below it: `sockets/<instance id>/<8 characters>/link.sock`, 47 bytes with the slash before it."""
 
 
 class ServerAlreadyRunning(Exception):
@@ -171,6 +173,7 @@ class Lambstead:
         self._local = LocalDriver(
             self._socket,
             _folder(data / "run" / "instances"),
+            self._socket.with_name("sockets"),
             settings.runtimes_dir,
             _clear_away,
             self.isolation,
@@ -583,8 +586,10 @@ def _socket_path(data: Path) -> Path:
     import hashlib
     import tempfile
 
-    digest = hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"lambstead-{os.getuid()}-{digest}"
+    name = f"lambstead-{os.getuid()}-{hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:16]}"
+    folder = Path(tempfile.gettempdir()) / name
+    if len(os.fsencode(folder)) > MAX_SOCKET_FOLDER:
+        folder = Path("/tmp") / name
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder / "agents.sock"
 

@@ -190,7 +190,7 @@ class Gateway:
         self.process = await asyncio.create_subprocess_exec(
             *(*self.prefix, sys.executable, "-m", "lambstead.instance.agent", *where),
             *("--instance-id", self.instance_id, "--state-dir", str(self.folder / "state")),
-            *("--runtimes-dir", str(self.runtimes_dir)),
+            *("--sockets-dir", str(self.folder / "sockets"), "--runtimes-dir", str(self.runtimes_dir)),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=self._agent_log,
