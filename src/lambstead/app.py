@@ -61,7 +61,7 @@ from lambstead.drivers.port import Driver
 from lambstead.drivers.webhooks import HttpWebhooks
 from lambstead.instance.cgroups import find_cgroups, group_name
 from lambstead.instance.isolation import IsolationLevel
-from lambstead.instance.levels import LevelFails, keeps_in, strongest, try_level
+from lambstead.instance.levels import LevelFails, strongest, try_egress, try_level
 from lambstead.instance.runtimes.catalogue import obstacle
 from lambstead.instance.strays import kill_strays
 from lambstead.server.aws import AwsGateway
@@ -520,11 +520,14 @@ def choose_isolation(settings: Settings) -> IsolationLevel:
             raise SettingsError(
                 f"isolation: {level} does not work on this machine. {exc} {exc.advice}".rstrip()
             ) from exc
-    if settings.egress_rules.need_isolation and not keeps_in(level):
-        raise SettingsError(
-            f"security_group_egress: some functions may not connect anywhere (none), which isolation level {level} cannot enforce. "
-            "`lambstead doctor` says what a stronger level needs; or remove the policy."
-        )
+    for policy in settings.egress_rules.enforced:
+        try:
+            try_egress(level, policy)
+        except LevelFails as exc:
+            raise SettingsError(
+                f"egress, security_group_egress: isolation level {level} cannot enforce the policy {policy} that some functions have. {exc} {exc.advice} "
+                "`lambstead doctor` says what works here; or remove the policy."
+            ) from exc
     if level == "process":
         log.warning(
             "isolation-weak",

@@ -54,6 +54,9 @@ class Life:
     def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
         return True
 
+    def killed_for_memory(self) -> bool:
+        return False
+
     def memory_high_water(self) -> int:
         return 0
 

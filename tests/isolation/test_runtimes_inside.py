@@ -22,7 +22,7 @@ from tests.harness import (
 )
 
 from lambstead.config import SettingsError
-from lambstead.instance.levels import LevelFails, keeps_in, try_level
+from lambstead.instance.levels import LevelFails, try_level
 
 PYTHON = """
 import os, socket
@@ -53,7 +53,13 @@ INTERPRETER = Path(getattr(sys, "_base_executable", None) or sys.executable).res
 CUSTOM = archive({"bootstrap": f"#!{INTERPRETER} -ES\n{(FUNCTIONS / 'bootstrap.py').read_text()}"}, "bootstrap")
 
 
-@pytest.fixture(scope="module", params=["sandbox-link", "sandbox-official", "landlock-link", "landlock-official"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        *(f"{level}-{client}" for level in ("sandbox", "landlock", "oci") for client in ("link", "official")),
+        "gvisor-link",
+    ],
+)
 def server(
     request: pytest.FixtureRequest, runtimes: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
@@ -142,7 +148,7 @@ def test_a_level_that_cannot_keep_functions_in_is_refused_where_some_must_be(tmp
     from lambstead.app import choose_isolation
     from lambstead.config import Settings
 
-    assert not keeps_in("process")
-    flags = {"isolation": "process", "security_group_egress": "sg-1=none"}
-    with pytest.raises(SettingsError, match=r"process cannot enforce"):
-        choose_isolation(Settings.load({}, tmp_path, flags))
+    for policy, level in (("none", "process"), ("nat", "process"), ("nat", "landlock")):
+        flags = {"isolation": level, "security_group_egress": f"sg-1={policy}"}
+        with pytest.raises(SettingsError, match=rf"{level} (cannot enforce the policy {policy}|does not work)"):
+            choose_isolation(Settings.load({}, tmp_path, flags))

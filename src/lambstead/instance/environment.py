@@ -10,9 +10,11 @@ process, a time-out on demand, an order, the loss of the link) is an `Ending`; t
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +24,6 @@ import msgspec
 from lambstead.core.limits import EnvironmentLimits
 from lambstead.core.log_streams import environment_mark
 from lambstead.core.runtime_api import Connections, exit_message
-from lambstead.instance.bubblewrap import find_program, plan_sandbox
 from lambstead.instance.cgroups import Cgroup, group_name
 from lambstead.instance.endings import Ending, init_reported, machine_failed, spawn_failed
 from lambstead.instance.environment_variables import Credentials, RuntimeSite, runtime_variables
@@ -36,10 +37,11 @@ from lambstead.instance.isolation import (
     Places,
     ProcessPlan,
     Wish,
-    plan_process,
 )
 from lambstead.instance.log_capture import LogCapture
 from lambstead.instance.main_process import MainProcess
+from lambstead.instance.nat import Nat, NatFails
+from lambstead.instance.plans import plan_for
 from lambstead.instance.platform_log import PlatformLog
 from lambstead.instance.readings import Usage
 from lambstead.instance.runtime_api import RuntimeApiServer
@@ -102,6 +104,8 @@ class Environment:
         self._platform_log: PlatformLog | None = None
         self._folders = Folders(host.environments_dir, host.sockets_dir, start.environment_id)
         self._workers = Workers(start, self, self._progress.set)
+        self._nat: Nat | None = None
+        self._marks = {MARKED_VARIABLE: start.log_stream}
         self._note = ""
         self._init_started = 0.0
 
@@ -149,7 +153,7 @@ class Environment:
         if not self._open_log(runtime):
             return None
         places = self._places()
-        link, status_fd = await self._workers.link(self._host, places, self._folders)
+        link, status_fd = await self._link_for_workers(places)
         try:
             process = self._process(runtime, link, places)
             if process is None:
@@ -254,25 +258,28 @@ class Environment:
         output.add_source(read_fd)
         inherited = [] if status_fd is None else [status_fd]
         frames_fd = None
-        if not self._managed and self._start.runtime.startswith(FRAMING_RUNTIMES):
+        if self._frames_logs:
             records_fd, frames_fd = os.pipe()
             output.add_frames(records_fd)
             variables["_LAMBDA_TELEMETRY_LOG_FD"] = str(frames_fd)
             inherited.append(frames_fd)
 
         def plan(gate_fd: int) -> ProcessPlan:
-            marks = {MARKED_VARIABLE: variables[MARKED_VARIABLE]}
             port = int(address.rpartition(":")[2])
-            in_cgroup = self.cgroup is not None
             wish = Wish(
-                process.command, variables, marks, gate_fd, inherited, port, self.limits, in_cgroup, os.getpid()
+                command=process.command,
+                variables=variables,
+                marks=self._marks,
+                gate_fd=gate_fd,
+                inherited=inherited,
+                runtime_api_port=port,
+                limits=self.limits,
+                is_in_cgroup=self.cgroup is not None,
+                agent_pid=os.getpid(),
+                name=group_name(self._host.instance_id, self._start.environment_id),
+                folder=self._folders.own,
             )
-            if self._isolation.level != "sandbox":
-                return plan_process(wish, places, self._isolation)
-            bubblewrap = find_program()
-            if bubblewrap is None:
-                raise FileNotFoundError("bubblewrap (bwrap) is not on PATH any more")
-            return plan_sandbox(wish, places, self._isolation, bubblewrap)
+            return plan_for(wish, places, self._isolation)
 
         try:
             self.cgroup = self._make_cgroup()
@@ -287,6 +294,11 @@ class Environment:
                 os.close(frames_fd)
         return True
 
+    @property
+    def _frames_logs(self) -> bool:
+        frames = not self._managed and self._start.runtime.startswith(FRAMING_RUNTIMES)
+        return frames and self._isolation.passes_descriptors
+
     def _make_cgroup(self) -> Cgroup | None:
         if self._host.cgroups is None:
             return None
@@ -295,30 +307,68 @@ class Environment:
         return cgroup
 
     async def _let_through(self, api: RuntimeApiServer) -> bool:
-        """Wait for the main process at its gate and let it go on under its limits; false if the environment is over."""
-        assert self.main is not None
-        arrival = asyncio.ensure_future(self.main.at_gate())
-        await asyncio.wait((arrival, self._ending), return_when=asyncio.FIRST_COMPLETED)
-        if not arrival.done():
-            arrival.cancel()
-            await asyncio.wait((arrival,))  # before the gate is closed
+        """Wait for the main process at its gates and let it go on under its limits; false if the environment is over."""
+        passing = asyncio.ensure_future(self._pass_gates(api))
+        await asyncio.wait((passing, self._ending), return_when=asyncio.FIRST_COMPLETED)
+        if not passing.done():
+            passing.cancel()
+            await asyncio.wait((passing,))  # before the gate is closed
             return False
         try:
-            listener = arrival.result()
+            passing.result()
         except ConnectionError:
             await self._ending  # its exit says more
+            return False
+        except NatFails as exc:
+            self._end(machine_failed(f"The environment's network cannot be joined to the world: {exc}."))
             return False
         except OSError as exc:
             self._end(machine_failed(f"The environment cannot be limited: {exc}."))
             return False
+        return not self._ending.done()
+
+    async def _pass_gates(self, api: RuntimeApiServer) -> None:
+        """Raises ConnectionError, NatFails or OSError."""
+        main, isolation = self.main, self._isolation
+        assert main is not None
+        if isolation.gate_outside:
+            await self._serve_listener(api, await main.at_gate())
+            if not isolation.passes_descriptors:
+                main.limit()
+            if isolation.egress == "nat":
+                await self._join_world(main)
+            main.pass_gate()
+        if isolation.passes_descriptors:
+            listener = await main.at_gate()
+            main.limit()
+            await self._serve_listener(api, listener)
+            main.pass_gate()
+
+    async def _serve_listener(self, api: RuntimeApiServer, listener: socket.socket | None) -> None:
         if listener is not None:
             await api.listen(listener)
-        self.main.pass_gate()
-        return not self._ending.done()
+
+    async def _join_world(self, main: MainProcess) -> None:
+        attaching = asyncio.get_running_loop().run_in_executor(
+            None, Nat.attach, main.pid or 0, self._folders.own, self._marks
+        )
+        try:
+            self._nat = await asyncio.shield(attaching)
+        except asyncio.CancelledError:
+            with contextlib.suppress(NatFails):
+                self._nat = await attaching
+            raise
+
+    async def _link_for_workers(self, places: Places) -> tuple[WorkerLink | None, int | None]:
+        if not self._isolation.passes_descriptors:
+            return None, None  # their status pipe is one
+        return await self._workers.link(self._host, places, self._folders)
 
     def _listen_for_logs(self, places: Places, output: LogCapture) -> Path:
         path = self._folders.socket("log.sock")
         output.listen(path)
+        if not self._isolation.passes_descriptors:
+            path.chmod(0o666)  # there the function is another user, even to files; the folder is ours alone
         return places.show(path, SOCKETS_DIR / "log.sock")
 
     async def _init_complete(self, api: RuntimeApiServer, started: float) -> bool:
@@ -393,6 +443,9 @@ class Environment:
 
     def workers_lost(self, left: int, of: int) -> None:
         """See `workers.WorkersOwner`."""
+        if self.killed_for_memory():
+            self._out_of_memory("the kernel killed a worker for want of memory")
+            return
         if not left:
             self._end(Ending("Runtime.ExitError", exit_message(None)))
             return
@@ -404,6 +457,9 @@ class Environment:
     def invocation_timed_out(self, request_id: str) -> None:
         if not self._managed:
             self._end(Ending("Sandbox.Timedout", f"Invocation {request_id} timed out."))
+
+    def killed_for_memory(self) -> bool:
+        return self.main is not None and self.main.was_killed_for_memory
 
     def memory_high_water(self) -> int:
         return _high_water_bytes(self.main.runtime_pid) if self.main is not None else 0
@@ -462,6 +518,8 @@ class Environment:
             self._link.close()
         if self.main is not None:
             await self.main.kill()
+        if self._nat is not None:
+            await asyncio.to_thread(self._nat.close)
         self._workers.close()
         if self._platform_log is not None and self._output is not None:
             self._output.drain()

@@ -14,6 +14,7 @@ import asyncio
 import base64
 import binascii
 import itertools
+import signal
 import socket
 import time
 from typing import Protocol
@@ -86,6 +87,9 @@ class Life(Protocol):
 
     def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
         """Whether the connection from `peer` to `here` belongs to a process of the environment."""
+
+    def killed_for_memory(self) -> bool:
+        """Whether the kernel killed any of the environment's processes for want of memory."""
 
     def memory_high_water(self) -> int:
         """Largest resident size of the runtime so far, in bytes."""
@@ -213,9 +217,11 @@ class RuntimeApiServer:
             return
         lost = self._rules.lost(worker)
         self._announce()
-        message = exit_message(None)
         for invocation in lost.aborted:
-            self._abort(invocation, message)
+            if self._life.killed_for_memory():
+                self._abort(invocation, exit_message(-signal.SIGKILL), "Runtime.OutOfMemory")
+            else:
+                self._abort(invocation, exit_message(None))
         if self._unusable:
             return
         if lost.was_worker:
