@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lambstead.instance import root_directory
+from lambstead.instance.cgroups import OF_CONTAINER
 from lambstead.instance.isolation import (
     TASK_ROOT,
     TEMP_DIR,
@@ -170,7 +171,7 @@ def _mount(entry: Entry) -> Iterator[_Json]:
 
 def _linux(wish: Wish, isolation: Isolation, *, is_root: bool) -> _Json:
     groups = (
-        {"cgroupsPath": f"{wish.name}-oci"} if is_root else {}
+        {"cgroupsPath": f"{wish.name}{OF_CONTAINER}"} if is_root else {}
     )  # an ordinary user's failure is forgiven only without a name
     return {
         "namespaces": [{"type": kind} for kind in ("mount", "pid", "ipc", "uts", "cgroup", "user")],

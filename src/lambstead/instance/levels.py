@@ -36,6 +36,8 @@ TCP_SINCE = 4
 
 _CHECK = "ls {secret} >/dev/null 2>&1 && exit; test -r {code}/here && : > {temp}/there && echo works"
 """Something beside its own folders must not be there, or not be readable; what is its own must be."""
+_CHECK_NAT = "for a in 10.0.2.2 10.0.2.3; do timeout 1 sh -c ': < /dev/tcp/'$a/{port} 2>/dev/null && exit; done; "
+"""Our loopback must not be reached by an address that stands for this machine there. (Bash does that; another shell finds no such file.)"""
 _LIMITS = EnvironmentLimits.of(memory_mb=128, vcpus=1, ephemeral_storage_mb=512, managed=False)
 
 
@@ -124,7 +126,7 @@ def _landlock_version() -> int:
 
 def _start(isolation: Isolation) -> None:
     """Start a shell as a runtime would be started, that looks at what it sees. Raises LevelFails."""
-    with tempfile.TemporaryDirectory(prefix="lambstead-try-") as name:
+    with tempfile.TemporaryDirectory(prefix="lambstead-try-") as name, socket.create_server(("127.0.0.1", 0)) as ours:
         folder = Path(name)
         code, temp, secret = folder / "code", folder / "temp", folder / "secret"
         for each in (code, temp, secret):
@@ -132,6 +134,8 @@ def _start(isolation: Isolation) -> None:
         (code / "here").touch()
         places = Places(code, None, temp, own_root=isolation.own_root)
         script = _CHECK.format(secret=secret, code=places.task_root, temp=places.temp_dir)
+        if isolation.egress == "nat":
+            script = _CHECK_NAT.format(port=ours.getsockname()[1]) + script
         command = launched(places, Path("/bin/sh"), "-c", script)
         try:
             output = _run(command, places, isolation, folder)

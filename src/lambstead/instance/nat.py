@@ -92,12 +92,13 @@ def find_program() -> Path | None:
 def _start(
     program: Path, pid: int, folder: Path, marks: Mapping[str, str], ready_fd: int, lifeline: int
 ) -> subprocess.Popen[bytes]:
-    options = (
-        _slirp4netns(pid, ready_fd, lifeline) if program.name == "slirp4netns" else _pasta(pid, folder / "nat.ready")
-    )
+    if program.name == "slirp4netns":
+        command = _slirp4netns(program, pid, ready_fd, lifeline)
+    else:
+        command = _pasta(program, pid, folder / "nat.ready")
     with (folder / "nat.log").open("wb") as log:
         return subprocess.Popen(
-            [program, *options],
+            command,
             env={"PATH": os.defpath, **marks},
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -107,8 +108,13 @@ def _start(
         )
 
 
-def _slirp4netns(pid: int, ready_fd: int, lifeline: int) -> list[str]:
+def _slirp4netns(program: Path, pid: int, ready_fd: int, lifeline: int) -> list[str]:
+    # To confine itself it takes down every mount in a mount namespace of its own. As root, and without one more that shares nothing, mounts of this machine
+    # that are shared (those of `ip netns`) go with them.
+    apart = [] if os.geteuid() else ["unshare", "--mount"]
     return [
+        *apart,
+        str(program),
         "--configure",
         "--mtu=65520",
         f"--cidr={_NETWORK}",
@@ -122,12 +128,13 @@ def _slirp4netns(pid: int, ready_fd: int, lifeline: int) -> list[str]:
     ]
 
 
-def _pasta(pid: int, ready: Path) -> list[str]:
+def _pasta(program: Path, pid: int, ready: Path) -> list[str]:
     """Addresses as slirp4netns's. By default it would forward the gateway's address and our loopback's ports to this machine's loopback."""
     closed = [option for way in ("-t", "-u", "-T", "-U") for option in (way, "none")]
     addresses = ["--address", _ADDRESS, "--netmask", "24", "--gateway", _GATEWAY, "--dns-forward", NAMESERVER]
     as_root = [] if os.geteuid() else ["--runas", "0:0"]  # else nobody, who may not enter the network
     return [
+        str(program),
         "--foreground",
         "--config-net",
         "--ipv4-only",

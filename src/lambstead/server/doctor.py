@@ -72,7 +72,7 @@ def _isolation(level: IsolationLevel, used: IsolationLevel) -> Check:
 def _nat(used: IsolationLevel) -> Check:
     """Tried at the level that is used if that can have it, else at the first that works."""
     failure = LevelFails("no isolation level that has networks of environments' own works.")
-    for level in (used, *sorted(OWN_ROOT)):
+    for level in (used, *(each for each in get_args(IsolationLevel) if each in OWN_ROOT)):
         try:
             try_egress(level, "nat")
         except LevelFails as exc:

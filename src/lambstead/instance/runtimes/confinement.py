@@ -20,7 +20,7 @@ _PR_CAPBSET_DROP = 24
 _CAPABILITIES = 64
 _CAPABILITY_VERSION = 0x20080522
 
-_NEW_USER, _NEW_NETWORK = 0x10000000, 0x40000000
+_NEW_MOUNTS, _NEW_USER, _NEW_NETWORK = 0x00020000, 0x10000000, 0x40000000
 _SET_INTERFACE_FLAGS, _INTERFACE_UP = 0x8914, 1
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -98,7 +98,8 @@ def _pack(numbers: list[int]) -> None:
 def _make_network(libc: ctypes.CDLL) -> None:
     """A network namespace with its loopback up; an ordinary user needs a user namespace for it, in which it is root. Raises OSError."""
     uid, gid = os.geteuid(), os.getegid()
-    _checked(libc.unshare(_NEW_NETWORK | (_NEW_USER if uid else 0)))
+    # With mounts of its own, because runc enters the ones that it was started with, which takes rights over them.
+    _checked(libc.unshare(_NEW_NETWORK | (_NEW_USER | _NEW_MOUNTS if uid else 0)))
     if uid:
         for name, content in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
             with open(f"/proc/self/{name}", "w") as file:
