@@ -61,7 +61,7 @@ from lambstead.drivers.port import Driver
 from lambstead.drivers.webhooks import HttpWebhooks
 from lambstead.instance.cgroups import find_cgroups, group_name
 from lambstead.instance.isolation import IsolationLevel
-from lambstead.instance.levels import LevelFails, keeps_in, strongest, try_level
+from lambstead.instance.levels import LevelFails, strongest, try_egress, try_level
 from lambstead.instance.runtimes.catalogue import obstacle
 from lambstead.instance.strays import kill_strays
 from lambstead.server.aws import AwsGateway
@@ -98,8 +98,10 @@ DURABLE_TICK = timedelta(seconds=5)
 TERMINATED_SHOWN = timedelta(hours=1)
 """How long EC2 shows an instance that was terminated (EC2 User Guide: "for a short while", usually less than an hour)."""
 RETENTION_TICK = timedelta(minutes=5)
-MAX_SOCKET_FOLDER = 75
-"""Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder."""
+MAX_SOCKET_FOLDER = 60
+"""Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder.
+
+Longest below it: `sockets/<instance id>/<8 characters>/link.sock`, 47 bytes with the slash before it."""
 
 
 class ServerAlreadyRunning(Exception):
@@ -172,6 +174,7 @@ class Lambstead:
         self._local = LocalDriver(
             self._socket,
             _folder(data / "run" / "instances"),
+            self._socket.with_name("sockets"),
             settings.runtimes_dir,
             _clear_away,
             self.isolation,
@@ -519,11 +522,14 @@ def choose_isolation(settings: Settings) -> IsolationLevel:
             raise SettingsError(
                 f"isolation: {level} does not work on this machine. {exc} {exc.advice}".rstrip()
             ) from exc
-    if settings.egress_rules.need_isolation and not keeps_in(level):
-        raise SettingsError(
-            f"security_group_egress: some functions may not connect anywhere (none), which isolation level {level} cannot enforce. "
-            "`lambstead doctor` says what a stronger level needs; or remove the policy."
-        )
+    for policy in settings.egress_rules.enforced:
+        try:
+            try_egress(level, policy)
+        except LevelFails as exc:
+            raise SettingsError(
+                f"egress, security_group_egress: isolation level {level} cannot enforce the policy {policy} that some functions have. {exc} {exc.advice} "
+                "`lambstead doctor` says what works here; or remove the policy."
+            ) from exc
     if level == "process":
         log.warning(
             "isolation-weak",
@@ -585,8 +591,10 @@ def _socket_path(data: Path) -> Path:
     import hashlib
     import tempfile
 
-    digest = hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"lambstead-{os.getuid()}-{digest}"
+    name = f"lambstead-{os.getuid()}-{hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:16]}"
+    folder = Path(tempfile.gettempdir()) / name
+    if len(os.fsencode(folder)) > MAX_SOCKET_FOLDER:
+        folder = Path("/tmp") / name
     folder.mkdir(mode=0o700, exist_ok=True)
     return folder / "agents.sock"
 

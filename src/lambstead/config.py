@@ -23,7 +23,7 @@ AgentLink = Literal["unix", "tcp"]
 RuntimeClient = Literal["link", "official"]
 UrlPermissions = Literal["one", "both"]
 Switch = Literal["on", "off"]
-IsolationChoice = Literal["auto", "sandbox", "landlock", "process"]
+IsolationChoice = Literal["auto", "sandbox", "landlock", "process", "oci", "gvisor"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 Region = NewType("Region", str)
 AccountId = NewType("AccountId", str)
@@ -37,7 +37,6 @@ MARKS_OF_CHILDREN: Final = frozenset({"LAMBSTEAD_ENVIRONMENT_ID", "LAMBSTEAD_INS
 MAX_ENVIRONMENTS: Final = 15_000
 """AWS's own limit for `MinExecutionEnvironments`."""
 
-NO_CONTAINERS: Final = " Containers (runc, podman) and gVisor (runsc) are not built yet."
 
 _MASK = "********"
 _URL = r"https?://[A-Za-z0-9.\-\[\]:]+/?"
@@ -199,7 +198,7 @@ class Settings:
             ),
             scaling_time_scale=sources.number("scaling_time_scale", 1.0, 0.1, 1000.0),
             isolation=cast(  # choice() checked it
-                IsolationChoice, sources.choice("isolation", get_args(IsolationChoice), "auto", NO_CONTAINERS)
+                IsolationChoice, sources.choice("isolation", get_args(IsolationChoice), "auto")
             ),
             egress=cast(Egress, sources.choice("egress", get_args(Egress), "host")),  # choice() checked it
             security_group_egress=sources.egress_rules("security_group_egress"),

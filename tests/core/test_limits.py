@@ -17,16 +17,27 @@ def test_tmp_is_not_memory_but_counts_for_the_kernels_limit() -> None:
 
 
 def test_the_most_permissive_named_group_counts() -> None:
-    rules = EgressRules("none", parse_rules("sg-1=none, sg-2=host"))
-    assert [rules.policy(groups) for groups in ((), ("sg-9",), ("sg-1",), ("sg-1", "sg-2"))] == [
+    rules = EgressRules("none", parse_rules("sg-1=none, sg-2=host, sg-3=nat"))
+    assert [
+        rules.policy(groups)
+        for groups in ((), ("sg-9",), ("sg-1",), ("sg-1", "sg-2"), ("sg-1", "sg-3"), ("sg-3", "sg-2"))
+    ] == [
         "none",
         "none",
         "none",
         "host",
+        "nat",
+        "host",
     ]
 
 
-@pytest.mark.parametrize("text", ["sg-1", "sg-1=all", "1=none", "sg-1=nat"])
+def test_only_policies_that_keep_something_from_connecting_need_enforcing() -> None:
+    assert EgressRules().enforced == ()
+    assert EgressRules("nat", parse_rules("sg-1=host")).enforced == ("nat",)
+    assert EgressRules("host", parse_rules("sg-1=nat,sg-2=none")).enforced == ("none", "nat")
+
+
+@pytest.mark.parametrize("text", ["sg-1", "sg-1=all", "1=none", "sg-1=NAT"])
 def test_rules_that_make_no_sense_are_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="none or"):
+    with pytest.raises(ValueError, match="none, sg-0123=nat or"):
         parse_rules(text)

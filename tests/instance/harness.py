@@ -154,8 +154,11 @@ class Invocation:
 class Gateway:
     """The server's side of one agent."""
 
-    def __init__(self, folder: Path, runtimes_dir: Path, tcp_host: str = "", prefix: tuple[str, ...] = ()) -> None:
-        """With `tcp_host` the agent comes over TCP; `prefix` is put before its command."""
+    def __init__(
+        self, folder: Path, runtimes_dir: Path, tcp_host: str = "", prefix: tuple[str, ...] = (), level: str = "process"
+    ) -> None:
+        """With `tcp_host` the agent comes over TCP; `prefix` is put before its command; `level` isolates its environments."""
+        self.level = level
         self.folder = folder
         self.tcp_host = tcp_host
         self.prefix = prefix
@@ -190,7 +193,8 @@ class Gateway:
         self.process = await asyncio.create_subprocess_exec(
             *(*self.prefix, sys.executable, "-m", "lambstead.instance.agent", *where),
             *("--instance-id", self.instance_id, "--state-dir", str(self.folder / "state")),
-            *("--runtimes-dir", str(self.runtimes_dir)),
+            *("--sockets-dir", str(self.folder / "sockets"), "--runtimes-dir", str(self.runtimes_dir)),
+            *("--isolation", self.level),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.DEVNULL,
             stderr=self._agent_log,
@@ -327,10 +331,10 @@ class Gateway:
 
 @contextlib.asynccontextmanager
 async def running_agent(
-    folder: Path, runtimes_dir: Path, tcp_host: str = "", prefix: tuple[str, ...] = ()
+    folder: Path, runtimes_dir: Path, tcp_host: str = "", prefix: tuple[str, ...] = (), level: str = "process"
 ) -> AsyncIterator[Gateway]:
     """A gateway with a real agent connected; at the end nothing of either may be left."""
-    gateway = Gateway(folder, runtimes_dir, tcp_host, prefix)
+    gateway = Gateway(folder, runtimes_dir, tcp_host, prefix, level)
     await gateway.begin()
     try:
         yield gateway

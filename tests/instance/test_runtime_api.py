@@ -55,6 +55,9 @@ class Life:
     def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
         return True
 
+    def killed_for_memory(self) -> bool:
+        return False
+
 
 @dataclass
 class Reply:

@@ -42,7 +42,7 @@ def up(
         typer.Option(
             "--isolation",
             metavar="LEVEL",
-            help="auto, sandbox, landlock or process; see `lambstead doctor`.  [default: auto]",
+            help="auto, sandbox, landlock, process, oci or gvisor; see `lambstead doctor`.  [default: auto]",
         ),
     ] = None,
     time_skip: Annotated[
@@ -64,6 +64,7 @@ def up(
       lambstead up --port 0 --data ./state
       lambstead up --profile faithful
       lambstead up --isolation sandbox
+      lambstead up --isolation oci
       lambstead up --gateways 4
       lambstead up --time-skip --chaos
     """

@@ -9,8 +9,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-Egress = Literal["none", "host"]
-"""`none`: nowhere. `host`: wherever this machine can connect to."""
+Egress = Literal["none", "nat", "host"]
+"""`none`: nowhere. `nat`: out through address translation, from a network of the environment's own; not to this machine's loopback. `host`: wherever this
+machine can connect to."""
 
 POLICIES: tuple[Egress, ...] = get_args(Egress)
 """From the strictest to the most permissive."""
@@ -24,9 +25,10 @@ class EgressRules:
     by_security_group: Mapping[str, Egress] = field(default_factory=dict)
 
     @property
-    def need_isolation(self) -> bool:
-        """True if anything is kept from connecting, which not every isolation level can."""
-        return self.default == "none" or "none" in self.by_security_group.values()
+    def enforced(self) -> tuple[Egress, ...]:
+        """The policies by which some function is kept from connecting, which not every isolation level can enforce."""
+        used = {self.default, *self.by_security_group.values()}
+        return tuple(each for each in POLICIES if each in used and each != "host")
 
     def policy(self, security_groups: Iterable[str]) -> Egress:
         """The policy of a provider with these groups."""
@@ -40,11 +42,7 @@ def parse_rules(text: str) -> dict[str, Egress]:
     for part in filter(None, (each.strip() for each in text.split(","))):
         group, _, policy = (each.strip() for each in part.partition("="))
         found = next((each for each in POLICIES if each == policy), None)
-        if policy == "nat":
-            raise ValueError(
-                f"{part}: the policy nat is not built yet (it needs pasta or slirp4netns); use none or host"
-            )
         if found is None or not group.startswith("sg-"):
-            raise ValueError(f"{part!r} is not of the form sg-0123=none or sg-0123=host")
+            raise ValueError(f"{part!r} is not of the form sg-0123=none, sg-0123=nat or sg-0123=host")
         rules[group] = found
     return rules

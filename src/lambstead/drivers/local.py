@@ -29,18 +29,20 @@ class LocalDriver:
         self,
         socket: Path,
         state_dir: Path,
+        sockets_dir: Path,
         runtimes_dir: Path,
         kill_strays: Callable[[str], object],
         isolation: str,
         tcp: Callable[[str], tuple[str, str]] | None = None,
     ) -> None:
-        """`kill_strays` ends what an instance left behind; `isolation` is the level of its environments.
+        """`sockets_dir` is where Unix sockets of environments are, and short; `kill_strays` ends what an instance left behind; `isolation` is the level of its environments.
 
         `tcp` gives HOST:PORT and the secret with which an instance's agent reaches the server; without it they go by the socket.
         """
         self._socket = socket
         self._tcp = tcp
         self._state_dir = state_dir
+        self._sockets_dir = sockets_dir
         self._runtimes_dir = runtimes_dir
         self._kill_strays = kill_strays
         self._isolation = isolation
@@ -54,6 +56,7 @@ class LocalDriver:
             log.info("instance-swept", extra={"instance": leftover.name})
             self._kill_strays(leftover.name)
             shutil.rmtree(leftover, ignore_errors=True)
+        shutil.rmtree(self._sockets_dir, ignore_errors=True)
 
     async def launch(self, instance: Instance) -> None:
         folder = self._state_dir / instance.id
@@ -66,6 +69,7 @@ class LocalDriver:
             *(("--server", address) if address else ("--socket", str(self._socket))),
             *("--instance-id", instance.id),
             *("--state-dir", str(folder)),
+            *("--sockets-dir", str(self._sockets_dir / instance.id)),
             *("--runtimes-dir", str(self._runtimes_dir)),
             *("--isolation", self._isolation),
             stdin=asyncio.subprocess.PIPE if token else asyncio.subprocess.DEVNULL,
@@ -120,4 +124,5 @@ class LocalDriver:
 
     def _clear_away(self, instance_id: str) -> None:
         self._kill_strays(instance_id)
-        shutil.rmtree(self._state_dir / instance_id, ignore_errors=True)
+        for folder in (self._state_dir, self._sockets_dir):
+            shutil.rmtree(folder / instance_id, ignore_errors=True)

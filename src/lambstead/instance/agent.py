@@ -1,7 +1,7 @@
 """The agent: one process per managed instance, which starts and ends execution environments as the server orders.
 
-    python -m lambstead.instance.agent (--socket PATH | --server HOST:PORT) --instance-id i-... --state-dir DIR [--runtimes-dir DIR]
-        [--isolation LEVEL]
+    python -m lambstead.instance.agent (--socket PATH | --server HOST:PORT) --instance-id i-... --state-dir DIR --sockets-dir DIR
+        [--runtimes-dir DIR] [--isolation LEVEL]
 
 It connects to the server's socket, says AgentHello and obeys the orders of `link.messages.ToAgent`. It keeps nothing that must
 survive: when the server's end closes, or on SIGTERM or SIGINT, every environment is ended at once and the agent exits. If the agent itself is
@@ -26,7 +26,8 @@ import msgspec
 import uvloop
 
 from lambstead.instance.cgroups import find_cgroups
-from lambstead.instance.environment import Environment, Host
+from lambstead.instance.environment import Environment
+from lambstead.instance.host import Host
 from lambstead.instance.isolation import IsolationLevel
 from lambstead.instance.server_address import ServerAddress, TcpAddress, UnixAddress, connect, token_for
 from lambstead.instance.watch import Watch
@@ -192,6 +193,9 @@ def _parse(argv: list[str]) -> Host:
     )
     parser.add_argument("--instance-id", required=True)
     parser.add_argument("--state-dir", type=Path, required=True, help="folder for what lives as long as an environment")
+    parser.add_argument(
+        "--sockets-dir", type=Path, required=True, help="folder for Unix sockets, of at most 80 bytes; made if need be"
+    )
     parser.add_argument("--runtimes-dir", type=Path, default=Path.home() / ".lambstead" / "runtimes")
     parser.add_argument(
         "--isolation", choices=get_args(IsolationLevel), default="process", help="how environments are kept apart"
@@ -210,6 +214,7 @@ def _parse(argv: list[str]) -> Host:
         instance_id=arguments.instance_id,
         server=server,
         environments_dir=arguments.state_dir.absolute() / arguments.instance_id,
+        sockets_dir=arguments.sockets_dir.absolute(),
         runtimes_dir=arguments.runtimes_dir.absolute(),
         level=arguments.isolation,
         cgroups=find_cgroups(),

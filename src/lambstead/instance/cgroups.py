@@ -16,6 +16,8 @@ from lambstead.core.limits import EnvironmentLimits
 from lambstead.instance.readings import Usage
 
 PREFIX = "lambstead"
+OF_CONTAINER = "-oci"
+"""Ends the name of the groups that an OCI runtime makes for its own purposes, in every tree; ours are those without."""
 CPU_SHARES = 1_024
 """Version 1's default weight of a group, here that of one vCPU."""
 CPU_WEIGHT = 100
@@ -23,6 +25,8 @@ CPU_WEIGHT = 100
 MAX_WEIGHT = 10_000
 _REMOVE_TRIES = 50
 _NEEDED = ("memory", "cpu", "pids")
+_UNIFIED = ""
+"""Stands for the tree of version 2 that many machines have beside those of version 1."""
 
 
 class Cgroup(Protocol):
@@ -104,8 +108,9 @@ class _Unified:
         return _UnifiedGroup(path)
 
     def sweep(self, prefix: str) -> None:
-        for path in self.folder.glob(f"{prefix}*"):
-            _remove([path])
+        for folder in (self.folder, self.folder.parent):
+            for path in folder.glob(f"{prefix}*"):
+                _remove([path])
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +136,9 @@ class _UnifiedGroup:
         return _table(self.path / "memory.events").get("oom_kill", 0) > 0
 
     def remove(self) -> None:
-        _remove([self.path])
+        """An OCI runtime makes its groups beside the agent's own group (runc's handling of a relative cgroupsPath)."""
+        name = f"{self.path.name}{OF_CONTAINER}"
+        _remove([self.path, self.path.with_name(name), self.path.parent.parent / name])
 
 
 def _unified() -> list[_Unified]:
@@ -152,6 +159,8 @@ class _Separate:
     cpu: Path
     cpuacct: Path
     pids: Path
+    every: tuple[Path, ...]
+    """These and those of the other trees, in which only an OCI runtime makes groups."""
 
     @property
     def description(self) -> str:
@@ -164,10 +173,11 @@ class _Separate:
     def group(self, name: str) -> "_SeparateGroup":
         for folder in self._folders:
             (folder / name).mkdir(exist_ok=folder is not self.memory)
-        return _SeparateGroup(self.memory / name, self.cpu / name, self.cpuacct / name, self.pids / name)
+        of_container = tuple(folder / f"{name}{OF_CONTAINER}" for folder in self.every)
+        return _SeparateGroup(self.memory / name, self.cpu / name, self.cpuacct / name, self.pids / name, of_container)
 
     def sweep(self, prefix: str) -> None:
-        for folder in self._folders:
+        for folder in self.every:
             for path in folder.glob(f"{prefix}*"):
                 _remove([path])
 
@@ -178,6 +188,7 @@ class _SeparateGroup:
     cpu: Path
     cpuacct: Path
     pids: Path
+    of_container: tuple[Path, ...]
 
     def limit(self, limits: EnvironmentLimits) -> None:
         (self.memory / "memory.limit_in_bytes").write_text(str(limits.ceiling_bytes))
@@ -200,19 +211,20 @@ class _SeparateGroup:
         return _table(self.memory / "memory.oom_control").get("oom_kill", 0) > 0
 
     def remove(self) -> None:
-        _remove([self.memory, self.cpu, self.cpuacct, self.pids])
+        _remove([self.memory, self.cpu, self.cpuacct, self.pids, *self.of_container])
 
 
 def _separate() -> list[_Separate]:
-    own = {controller: path for controllers, path in _own_groups() for controller in controllers}
+    own = {controller: path for controllers, path in _own_groups() for controller in controllers or [_UNIFIED]}
     folders = {}
     for kind, mount, options in _mounts():
-        for controller in own if kind == "cgroup" else ():
-            if controller in options:
+        for controller in own:
+            if controller in (options if kind == "cgroup" else [_UNIFIED]):
                 folders[controller] = Path(mount + own[controller])
     if not {"memory", "cpu", "cpuacct", "pids"} <= folders.keys():
         return []
-    return [_Separate(folders["memory"], folders["cpu"], folders["cpuacct"], folders["pids"])]
+    every = tuple(dict.fromkeys(folders.values()))
+    return [_Separate(folders["memory"], folders["cpu"], folders["cpuacct"], folders["pids"], every)]
 
 
 # --- both ----------------------------------------------------------------------------------------------------------------

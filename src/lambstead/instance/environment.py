@@ -6,51 +6,48 @@
 
 `Environment.run` walks this line once and returns the last word for the server: EnvironmentFailed if init did not complete,
 EnvironmentExited otherwise. When it returns, no process, socket or folder of the environment is left. Whatever ends the environment (its main
-process, a time-out on demand, an order, the loss of the link) is an `_Ending`; the first one wins.
+process, a time-out on demand, an order, the loss of the link) is an `Ending`; the first one wins.
 """
 
 import asyncio
-import json
+import contextlib
 import logging
 import os
-import shutil
 import signal
-import tempfile
+import socket
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
 
 from lambstead.core.limits import EnvironmentLimits
 from lambstead.core.log_streams import environment_mark
-from lambstead.core.runtime_api import Connections, InitProgress, error_document, exit_message, is_initialized
-from lambstead.instance.bubblewrap import find_program, plan_sandbox
-from lambstead.instance.cgroups import Cgroup, Cgroups, group_name
+from lambstead.core.runtime_api import Connections, exit_message
+from lambstead.instance.cgroups import Cgroup, group_name
+from lambstead.instance.endings import Ending, init_reported, machine_failed, spawn_failed
 from lambstead.instance.environment_variables import Credentials, RuntimeSite, runtime_variables
 from lambstead.instance.families import owns_connection
+from lambstead.instance.folders import Folders
+from lambstead.instance.host import Host
 from lambstead.instance.invocation_log import InvocationLog
 from lambstead.instance.isolation import (
     RUNTIME_API_PORT,
     SOCKETS_DIR,
     Isolation,
-    IsolationLevel,
     Places,
     ProcessPlan,
     Wish,
-    plan_process,
 )
-from lambstead.instance.linked_runtime import LinkedRuntime
-from lambstead.instance.linked_workers import LinkedWorkers
 from lambstead.instance.log_capture import LogCapture
 from lambstead.instance.main_process import MainProcess
+from lambstead.instance.nat import Nat, NatFails
+from lambstead.instance.plans import plan_for
 from lambstead.instance.platform_log import PlatformLog
 from lambstead.instance.readings import Usage
 from lambstead.instance.runtime_api import RuntimeApiServer
 from lambstead.instance.runtimes import catalogue
 from lambstead.instance.runtimes.runtime import (
-    WRAPPER_VARIABLE,
     EntryPointInvalid,
     InheritedLink,
     InstalledRuntime,
@@ -59,9 +56,9 @@ from lambstead.instance.runtimes.runtime import (
     RuntimeProcess,
     WorkerLink,
 )
-from lambstead.instance.server_address import ServerAddress, connect, introduce
+from lambstead.instance.server_address import connect, introduce
 from lambstead.instance.strays import MARKED_VARIABLE
-from lambstead.instance.worker_relay import WorkerRelay
+from lambstead.instance.workers import Workers
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
 from lambstead.link.messages import (
@@ -73,45 +70,11 @@ from lambstead.link.messages import (
     StartEnvironment,
 )
 
-RECOUNT_AFTER_SECONDS = 0.5
-"""How long after a connection dropped we look whether its worker is still there: a kill shows at once, a reconnection is nothing."""
-WORKER_COUNT_TICK_SECONDS = 0.25
-"""While init waits for the last polls, living workers are counted this often."""
-MAX_SOCKET_PATH_BYTES = 100
-"""Unix socket paths above 107 bytes do not exist; longer state folders get a short folder for the socket."""
 FRAMING_RUNTIMES = ("python3.",)
 """Runtimes whose client hands log records over in frames when it is given a descriptor for them; on demand only."""
 EXTRA_LOG_SOURCES = 16
-EXITS = ("Runtime.ExitError", "Runtime.OutOfMemory")
-"""Ends of the runtime itself, whose words its invocations get."""
 
 _log = logging.getLogger("lambstead.instance")
-
-
-@dataclass(frozen=True, slots=True)
-class Host:
-    """What an environment knows of the agent and the machine it runs on. Paths are absolute."""
-
-    instance_id: str
-    server: ServerAddress
-    environments_dir: Path
-    runtimes_dir: Path
-    level: IsolationLevel = "process"
-    cgroups: Cgroups | None = None
-    """Where limits are enforced by the kernel; None where the agent watches over them."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Ending:
-    """Why an environment is over."""
-
-    error_type: str
-    """Empty when ordered."""
-    message: str
-    reason_code: str = "FunctionError.RuntimeInitError"
-    """Counts only before init is complete."""
-    document: str = ""
-    """The runtime's own error document; empty to make one of type and message."""
 
 
 class Environment:
@@ -122,10 +85,11 @@ class Environment:
         self._host = host
         self._report = report
         self._managed = start.mode == "managed-instances"
-        self._ending: asyncio.Future[_Ending] = asyncio.get_running_loop().create_future()
+        self._ending: asyncio.Future[Ending] = asyncio.get_running_loop().create_future()
         self._progress = asyncio.Event()
         self._ready = False
-        self._main: MainProcess | None = None
+        self.main: MainProcess | None = None
+        """Its main process, once it is started."""
         self._mark = environment_mark(host.instance_id, start.environment_id)
         self._isolation = Isolation(host.level, start.egress)
         self.limits = EnvironmentLimits.of(
@@ -140,16 +104,10 @@ class Environment:
         self._api: RuntimeApiServer | None = None
         self._output: LogCapture | None = None
         self._platform_log: PlatformLog | None = None
-        self._folders: list[Path] = []
-        self._connections = Connections.ANONYMOUS
-        self._all_workers = self._fewest_workers = start.max_concurrency
-        """Workers that are left as far as we know; AWS's clients do not replace any."""
-        self._workers: LinkedWorkers | None = None
-        """Set when the workers speak the link themselves."""
-        self._relay: WorkerRelay | None = None
-        """Set when their link is passed on here."""
-        self._linked_runtime: LinkedRuntime | None = None
-        """Set when the one worker of an environment on demand speaks the link with us."""
+        self._folders = Folders(host.environments_dir, host.sockets_dir, start.environment_id)
+        self._workers = Workers(start, self, self._progress.set)
+        self._nat: Nat | None = None
+        self._marks = {MARKED_VARIABLE: start.log_stream}
         self._note = ""
         self._init_started = 0.0
 
@@ -161,16 +119,16 @@ class Environment:
     @property
     def main_pid(self) -> int | None:
         """The runtime's main process, while it has one."""
-        return self._main.pid if self._main is not None else None
+        return self.main.pid if self.main is not None else None
 
     @property
     def runtime_pid(self) -> int | None:
         """The process that is the runtime; None before there is one."""
-        return (self._main.runtime_pid or None) if self._main is not None else None
+        return (self.main.runtime_pid or None) if self.main is not None else None
 
     def stop(self, because: str) -> None:
         """Order the end. Returns at once; `run` returns when nothing is left."""
-        self._end(_Ending("", because))
+        self._end(Ending("", because))
 
     async def run(self) -> EnvironmentFailed | EnvironmentExited:
         """Live. Never raises for what a function or its machine can do wrong."""
@@ -181,12 +139,10 @@ class Environment:
         except Exception as exc:  # noqa: BLE001
             # Task boundary: an environment that breaks must be reported, or its slots would be promised for ever.
             _log.exception("environment_broke", extra={"environment": self._start.environment_id})
-            self._end(
-                _Ending("Runtime.Unknown", f"The instance could not run the environment: {exc!r}", "InternalError")
-            )
+            self._end(machine_failed(f"The instance could not run the environment: {exc!r}"))
         ending = await self._ending
         await self._tear_down(ending)
-        return self._last_word(ending)
+        return ending.last_word(self._start.environment_id, was_ready=self._ready)
 
     # Init
 
@@ -214,7 +170,7 @@ class Environment:
                 os.close(link_fd)
         if not await self._let_through(api):
             return None
-        if not await self._init_complete(process, api, started):
+        if not await self._init_complete(api, started):
             return None
         return (time.monotonic() - started) * 1000
 
@@ -229,7 +185,7 @@ class Environment:
             return None
         installed = work.result()
         if isinstance(installed, RuntimeNotAvailable):
-            self._end(_Ending("Runtime.Unknown", str(installed), "InvalidRuntime"))
+            self._end(machine_failed(str(installed), "InvalidRuntime"))
             return None
         return installed
 
@@ -238,11 +194,7 @@ class Environment:
         try:
             self._output = LogCapture(Path(self._start.log_path), 4 * self._start.max_concurrency + EXTRA_LOG_SOURCES)
         except OSError as exc:
-            self._end(
-                _Ending(
-                    "Runtime.Unknown", f"The log file {self._start.log_path} cannot be written: {exc}.", "InternalError"
-                )
-            )
+            self._end(machine_failed(f"The log file {self._start.log_path} cannot be written: {exc}."))
             return False
         self._platform_log = PlatformLog(self._start, runtime.version_text, self._output.write_line)
         self._note = runtime.note
@@ -253,11 +205,8 @@ class Environment:
 
     def _places(self) -> Places:
         """The environment's folders."""
-        folder = self._host.environments_dir / self._start.environment_id
-        temp = folder / "tmp"
-        temp.mkdir(parents=True, mode=0o700)
-        self._folders.append(folder)
         layers = Path(self._start.layers_path) if self._start.layers_path else None
+        temp = self._folders.make_temp()
         return Places(Path(self._start.code_path), layers, temp, own_root=self._isolation.own_root)
 
     def _process(
@@ -277,10 +226,9 @@ class Environment:
         try:
             process = runtime.process(launch)
         except EntryPointInvalid as exc:
-            self._end(_Ending("Runtime.InvalidEntrypoint", str(exc), "FunctionError.InvalidEntryPoint"))
+            self._end(Ending("Runtime.InvalidEntrypoint", str(exc), "FunctionError.InvalidEntryPoint"))
             return None
-        self._connections = process.connections
-        self._all_workers = self._fewest_workers = process.polls
+        self._workers.expect(process)
         return process
 
     def _runtime_api(self, process: RuntimeProcess) -> RuntimeApiServer:
@@ -288,10 +236,9 @@ class Environment:
         assert platform_log is not None
         assert output is not None
         slots = self._start.max_concurrency if self._managed else 1
-        log = InvocationLog(platform_log, output, self._memory_high_water)
+        log = InvocationLog(platform_log, output, self.memory_high_water)
         self._api = RuntimeApiServer(slots, self, log, process.connections, tenant_id=self._start.tenant_id)
-        if self._linked_runtime is not None:
-            self._linked_runtime.serve(self._api.invocations)
+        self._workers.serve(self._api.invocations)
         return self._api
 
     def _spawn(self, process: RuntimeProcess, places: Places, api: RuntimeApiServer, link_fd: int | None) -> bool:
@@ -315,38 +262,46 @@ class Environment:
         output.add_source(read_fd)
         inherited = [] if link_fd is None else [link_fd]
         frames_fd = None
-        if not self._managed and self._start.runtime.startswith(FRAMING_RUNTIMES):
+        if self._frames_logs:
             records_fd, frames_fd = os.pipe()
             output.add_frames(records_fd)
             variables["_LAMBDA_TELEMETRY_LOG_FD"] = str(frames_fd)
             inherited.append(frames_fd)
 
         def plan(gate_fd: int) -> ProcessPlan:
-            marks = {MARKED_VARIABLE: variables[MARKED_VARIABLE]}
             port = int(address.rpartition(":")[2])
-            in_cgroup = self.cgroup is not None
             wish = Wish(
-                process.command, variables, marks, gate_fd, inherited, port, self.limits, in_cgroup, os.getpid()
+                command=process.command,
+                variables=variables,
+                marks=self._marks,
+                gate_fd=gate_fd,
+                inherited=inherited,
+                runtime_api_port=port,
+                limits=self.limits,
+                is_in_cgroup=self.cgroup is not None,
+                agent_pid=os.getpid(),
+                name=group_name(self._host.instance_id, self._start.environment_id),
+                folder=self._folders.own,
             )
-            if self._isolation.level != "sandbox":
-                return plan_process(wish, places, self._isolation)
-            bubblewrap = find_program()
-            if bubblewrap is None:
-                raise FileNotFoundError("bubblewrap (bwrap) is not on PATH any more")
-            return plan_sandbox(wish, places, self._isolation, bubblewrap)
+            return plan_for(wish, places, self._isolation)
 
         try:
             self.cgroup = self._make_cgroup()
-            self._main = MainProcess(self._mark, self.cgroup, self._main_exited)
-            self._main.start(plan, write_fd)
+            self.main = MainProcess(self._mark, self.cgroup, self._main_exited)
+            self.main.start(plan, write_fd)
         except OSError as exc:
-            self._end(_spawn_failure(exc, places.code))
+            self._end(spawn_failed(exc, places.code))
             return False
         finally:
             os.close(write_fd)
             if frames_fd is not None:
                 os.close(frames_fd)
         return True
+
+    @property
+    def _frames_logs(self) -> bool:
+        frames = not self._managed and self._start.runtime.startswith(FRAMING_RUNTIMES)
+        return frames and self._isolation.passes_descriptors
 
     def _make_cgroup(self) -> Cgroup | None:
         if self._host.cgroups is None:
@@ -356,60 +311,71 @@ class Environment:
         return cgroup
 
     async def _let_through(self, api: RuntimeApiServer) -> bool:
-        """Wait for the main process at its gate and let it go on under its limits; false if the environment is over."""
-        assert self._main is not None
-        arrival = asyncio.ensure_future(self._main.at_gate())
-        await asyncio.wait((arrival, self._ending), return_when=asyncio.FIRST_COMPLETED)
-        if not arrival.done():
-            arrival.cancel()
-            await asyncio.wait((arrival,))  # before the gate is closed
+        """Wait for the main process at its gates and let it go on under its limits; false if the environment is over."""
+        passing = asyncio.ensure_future(self._pass_gates(api))
+        await asyncio.wait((passing, self._ending), return_when=asyncio.FIRST_COMPLETED)
+        if not passing.done():
+            passing.cancel()
+            await asyncio.wait((passing,))  # before the gate is closed
             return False
         try:
-            listener = arrival.result()
+            passing.result()
         except ConnectionError:
             await self._ending  # its exit says more
             return False
-        except OSError as exc:
-            self._end(_Ending("Runtime.Unknown", f"The environment cannot be limited: {exc}.", "InternalError"))
+        except NatFails as exc:
+            self._end(machine_failed(f"The environment's network cannot be joined to the world: {exc}."))
             return False
-        if listener is not None:
-            await api.listen(listener)
-        self._main.pass_gate()
+        except OSError as exc:
+            self._end(machine_failed(f"The environment cannot be limited: {exc}."))
+            return False
         return not self._ending.done()
 
-    async def _link_for_workers(self, places: Places) -> tuple[WorkerLink | InheritedLink | None, int | None]:
-        """What lets workers speak the link, and the descriptor that goes to them; neither where they don't."""
-        if not self._managed and self._start.relays_workers and not self._start.variables.get(WRAPPER_VARIABLE):
-            self._linked_runtime = LinkedRuntime(self)
-            worker_fd = await self._linked_runtime.open()
-            return InheritedLink(worker_fd), worker_fd
-        path = Path(self._start.link_path) if self._start.link_path else None
-        if self._managed and self._start.relays_workers:
-            path = await self._relay_workers()
-        if not self._managed or path is None:
-            return None, None
-        read_fd, write_fd = os.pipe()
-        self._workers = LinkedWorkers(read_fd, self._start.max_concurrency, self._progress.set, self.worker_lost)
-        shown = places.show(path, SOCKETS_DIR / "link.sock")
-        return WorkerLink(str(shown), self._start.environment_id, write_fd), write_fd
+    async def _pass_gates(self, api: RuntimeApiServer) -> None:
+        """Raises ConnectionError, NatFails or OSError."""
+        main, isolation = self.main, self._isolation
+        assert main is not None
+        if isolation.gate_outside:
+            await self._serve_listener(api, await main.at_gate())
+            if not isolation.passes_descriptors:
+                main.limit()
+            if isolation.egress == "nat":
+                await self._join_world(main)
+            main.pass_gate()
+        if isolation.passes_descriptors:
+            listener = await main.at_gate()
+            main.limit()
+            await self._serve_listener(api, listener)
+            main.pass_gate()
 
-    async def _relay_workers(self) -> Path:
-        folder = Path(tempfile.mkdtemp(prefix="lambstead-"))
-        self._folders.append(folder)
-        self._relay = WorkerRelay(self._host.server, self._host.instance_id, self._start.environment_id)
-        await self._relay.listen(folder / "link.sock")
-        return folder / "link.sock"
+    async def _serve_listener(self, api: RuntimeApiServer, listener: socket.socket | None) -> None:
+        if listener is not None:
+            await api.listen(listener)
+
+    async def _join_world(self, main: MainProcess) -> None:
+        attaching = asyncio.get_running_loop().run_in_executor(
+            None, Nat.attach, main.pid or 0, self._folders.own, self._marks
+        )
+        try:
+            self._nat = await asyncio.shield(attaching)
+        except asyncio.CancelledError:
+            with contextlib.suppress(NatFails):
+                self._nat = await attaching
+            raise
+
+    async def _link_for_workers(self, places: Places) -> tuple[WorkerLink | InheritedLink | None, int | None]:
+        if not self._isolation.passes_descriptors:
+            return None, None  # their status pipe is one
+        return await self._workers.link(self._host, places, self._folders)
 
     def _listen_for_logs(self, places: Places, output: LogCapture) -> Path:
-        path = places.temp.parent / "log.sock"
-        if len(os.fsencode(path)) > MAX_SOCKET_PATH_BYTES:
-            short = Path(tempfile.mkdtemp(prefix="lambstead-"))
-            self._folders.append(short)
-            path = short / "log.sock"
+        path = self._folders.socket("log.sock")
         output.listen(path)
+        if not self._isolation.passes_descriptors:
+            path.chmod(0o666)  # there the function is another user, even to files; the folder is ours alone
         return places.show(path, SOCKETS_DIR / "log.sock")
 
-    async def _init_complete(self, process: RuntimeProcess, api: RuntimeApiServer, started: float) -> bool:
+    async def _init_complete(self, api: RuntimeApiServer, started: float) -> bool:
         """Wait until enough workers poll; false if the environment ended first, the init time limit included.
 
         AWS takes one poll for a complete init; that is enough for us when the time is up.
@@ -417,52 +383,29 @@ class Environment:
         deadline = started + self._start.init_timeout_ms / 1000
         alive: int | None = None
         while not self._ending.done():
-            if self._workers is not None and self._workers.is_initialized:
+            is_late = time.monotonic() >= deadline
+            if self._workers.are_initialized(api.invocations.parked, alive) or (is_late and api.invocations.parked):
                 return True
-            if self._workers is None and is_initialized(InitProgress(api.invocations.parked, process.polls, alive)):
-                return True
-            remaining = deadline - time.monotonic()
-            if remaining <= 0 and api.invocations.parked:
-                return True
-            if remaining <= 0:
+            if is_late:
                 message = f"Init phase timed out after {self._start.init_timeout_ms / 1000:.2f} seconds"
-                self._end(_Ending("Sandbox.Timedout", message, "FunctionError.InitTimeout"))
+                self._end(Ending("Sandbox.Timedout", message, "FunctionError.InitTimeout"))
                 break
-            alive = None
-            self._progress.clear()
-            try:
-                await asyncio.wait_for(self._progress.wait(), min(remaining, WORKER_COUNT_TICK_SECONDS))
-            except TimeoutError:
-                alive = (
-                    self._count_workers()
-                    if api.invocations.parked and self._connections is Connections.WORKERS
-                    else None
-                )
+            alive = await self._workers.come_further(self._progress, deadline, api.invocations.parked)
         return False
-
-    def _count_workers(self) -> int | None:
-        import psutil  # only needed when workers are missing; its import would slow every start of an agent
-
-        assert self._main is not None
-        try:
-            children = psutil.Process(self._main.runtime_pid).children()
-            return sum(child.status() != psutil.STATUS_ZOMBIE for child in children)
-        except psutil.Error:
-            return None
 
     # Ready
 
     async def _serve(self, init_ms: float) -> None:
         """Open the link, report ready, and stay until the environment is over."""
-        api, platform_log, main = self._api, self._platform_log, self._main
+        api, platform_log, main = self._api, self._platform_log, self.main
         assert api is not None
         assert platform_log is not None
         assert main is not None
-        if self._workers is None:
+        if not self._workers.are_linked:
             try:
                 self._link = await self._connect_link()
             except OSError as exc:
-                self._end(_Ending("Runtime.Unknown", f"The server's socket cannot be reached: {exc}.", "InternalError"))
+                self._end(machine_failed(f"The server's socket cannot be reached: {exc}."))
                 return
         if self._ending.done():
             return
@@ -486,7 +429,7 @@ class Environment:
             link.abort()
 
     def _link_lost(self, link: LinkConnection, exc: Exception | None) -> None:
-        self._end(_Ending("Runtime.Unknown", "The server closed the environment's link."))
+        self._end(machine_failed("The server closed the environment's link."))
 
     # Life of the Runtime API
 
@@ -494,51 +437,47 @@ class Environment:
         self._progress.set()
 
     def init_failed(self, error_type: str, document: str) -> None:
-        self._end(_Ending(error_type, "", "FunctionError.RuntimeInitError", _as_document(error_type, document)))
+        self._end(init_reported(error_type, document))
 
     def connection_dropped(self) -> None:
-        if self._connections is Connections.WORKERS and self._ready:
-            asyncio.get_running_loop().call_later(RECOUNT_AFTER_SECONDS, self._recount)
-
-    def _recount(self) -> None:
-        """See whether a worker died where its connection could not tell."""
-        alive = None if self._ending.done() else self._count_workers()
-        if alive is not None and alive < self._fewest_workers:
-            self.worker_lost(alive)
+        self._workers.connection_dropped()
 
     def worker_lost(self, workers_left: int) -> None:
-        self._fewest_workers = min(self._fewest_workers, workers_left)
-        if not self._ready:
-            self._progress.set()
-        elif workers_left:
-            self._worker_died(workers_left)
-        else:
-            self._end(_Ending("Runtime.ExitError", exit_message(None)))
+        self._workers.lost(workers_left)
 
-    def _worker_died(self, workers_left: int) -> None:
-        if self._connections is Connections.POLLERS and self._platform_log is not None:
+    def workers_lost(self, left: int, of: int) -> None:
+        """See `workers.WorkersOwner`."""
+        if self.killed_for_memory():
+            self._out_of_memory("the kernel killed a worker for want of memory")
+            return
+        if not left:
+            self._end(Ending("Runtime.ExitError", exit_message(None)))
+            return
+        if self._workers.connections is Connections.POLLERS and self._platform_log is not None:
             # Nobody else says so: what ran in the thread only times out.
-            self._platform_log.note(f"A worker thread ended; {workers_left} of {self._all_workers} are left.")
-        slots_left = self._start.max_concurrency * workers_left // self._all_workers
-        self._report(EnvironmentDegraded(self._start.environment_id, slots_left))
+            self._platform_log.note(f"A worker thread ended; {left} of {of} are left.")
+        self._report(EnvironmentDegraded(self._start.environment_id, self._start.max_concurrency * left // of))
 
     def invocation_timed_out(self, request_id: str) -> None:
         if not self._managed:
-            self._end(_Ending("Sandbox.Timedout", f"Invocation {request_id} timed out."))
+            self._end(Ending("Sandbox.Timedout", f"Invocation {request_id} timed out."))
 
-    def _memory_high_water(self) -> int:
-        return _high_water_bytes(self._main.runtime_pid) if self._main is not None else 0
+    def killed_for_memory(self) -> bool:
+        return self.main is not None and self.main.was_killed_for_memory
+
+    def memory_high_water(self) -> int:
+        return _high_water_bytes(self.main.runtime_pid) if self.main is not None else 0
 
     def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
-        return self._main is not None and owns_connection(self._main.pid or 0, self._mark, peer, here)
+        return self.main is not None and owns_connection(self.main.pid or 0, self._mark, peer, here)
 
     # Limits
 
     def check_limits(self, usage: Usage) -> None:
         """End the environment if it takes more than it may, as AWS does."""
-        if self._main is None or self._ending.done():
+        if self.main is None or self._ending.done():
             return
-        if self._main.was_killed_for_memory:
+        if self.main.was_killed_for_memory:
             self._out_of_memory("the kernel killed a process for want of memory")
         elif because := self.limits.exceeds_memory(usage.memory_bytes):
             self._out_of_memory(because)
@@ -556,65 +495,53 @@ class Environment:
     def _end_for(self, because: str, error_type: str) -> None:
         if self._platform_log is not None:
             self._platform_log.note(f"The environment is ended: {because}.")
-        self._end(_Ending(error_type, exit_message(-signal.SIGKILL)))
+        self._end(Ending(error_type, exit_message(-signal.SIGKILL)))
 
     # The end
 
-    def _end(self, ending: _Ending) -> None:
+    def _end(self, ending: Ending) -> None:
         if not self._ending.done():
             self._ending.set_result(ending)
         self._progress.set()
 
     def _main_exited(self) -> None:
         """The kernel says that the main process is over; the environment is over with it."""
-        assert self._main is not None
-        if self._main.was_killed_for_memory:
+        assert self.main is not None
+        if self.main.was_killed_for_memory:
             self._out_of_memory("the kernel killed a process for want of memory")
-        self._end(_Ending("Runtime.ExitError", exit_message(self._main.exit_code)))
+        self._end(Ending("Runtime.ExitError", exit_message(self.main.exit_code)))
 
-    async def _tear_down(self, ending: _Ending) -> None:
+    async def _tear_down(self, ending: Ending) -> None:
         """Settle what runs, kill everything, keep its last words, remove its files."""
         if self._api is not None:
-            is_exit = ending.error_type in EXITS
             self._api.end(
-                ending.message if is_exit else exit_message(-signal.SIGKILL),
-                ending.error_type if is_exit else "Runtime.ExitError",
+                ending.message if ending.is_exit else exit_message(-signal.SIGKILL),
+                ending.error_type if ending.is_exit else "Runtime.ExitError",
             )
         if self._link is not None:
             self._link.close()
-        if self._main is not None:
-            await self._main.kill()
-        if self._relay is not None:
-            self._relay.close()
-        if self._linked_runtime is not None:
-            self._linked_runtime.close()
-        if self._workers is not None:
-            self._workers.close()
+        if self.main is not None:
+            await self.main.kill()
+        if self._nat is not None:
+            await asyncio.to_thread(self._nat.close)
+        self._workers.close()
         if self._platform_log is not None and self._output is not None:
             self._output.drain()
             self._log_ending(self._platform_log, ending)
         if self._output is not None:
             self._output.close()
-        for folder in self._folders:
-            await asyncio.to_thread(shutil.rmtree, folder, True)
+        await self._folders.remove()
 
-    def _log_ending(self, platform_log: PlatformLog, ending: _Ending) -> None:
+    def _log_ending(self, platform_log: PlatformLog, ending: Ending) -> None:
         if not ending.error_type:
             return
-        if ending.error_type in EXITS:
+        if ending.is_exit:
             platform_log.runtime_exited(f"Error: {ending.message}", ending.error_type)
         if not self._ready:
             init_ms = (time.monotonic() - self._init_started) * 1000
             platform_log.init_ended(
                 "timeout" if ending.error_type == "Sandbox.Timedout" else "error", init_ms, ending.error_type
             )
-
-    def _last_word(self, ending: _Ending) -> EnvironmentFailed | EnvironmentExited:
-        environment_id = self._start.environment_id
-        if self._ready or not ending.error_type:
-            return EnvironmentExited(environment_id, ending.error_type, ending.message)
-        document = ending.document or error_document(ending.error_type, ending.message)
-        return EnvironmentFailed(environment_id, ending.error_type, document, ending.reason_code)
 
 
 def _install(runtimes_dir: Path, identifier: str) -> InstalledRuntime | RuntimeNotAvailable:
@@ -623,30 +550,6 @@ def _install(runtimes_dir: Path, identifier: str) -> InstalledRuntime | RuntimeN
         return catalogue.install(runtimes_dir, identifier, lambda text: _log.info("%s", text))
     except RuntimeNotAvailable as exc:
         return exc
-
-
-def _spawn_failure(exc: OSError, working_directory: Path) -> _Ending:
-    """AWS's words for a main process that cannot be started."""
-    if not working_directory.is_dir():
-        return _Ending(
-            "Runtime.InvalidWorkingDir",
-            f"The code package's folder {working_directory} is not there.",
-            "FunctionError.InvalidWorkingDirectory",
-        )
-    if isinstance(exc, PermissionError):
-        return _Ending("PermissionDenied", f"The runtime may not be started: {exc}.", "FunctionError.PermissionDenied")
-    return _Ending(
-        "Runtime.InvalidEntrypoint", f"The runtime could not be started: {exc}.", "FunctionError.InvalidEntryPoint"
-    )
-
-
-def _as_document(error_type: str, text: str) -> str:
-    """The runtime's document as it is, if it is a JSON object; wrapped as a message if it is anything else."""
-    try:
-        parsed = json.loads(text)
-    except ValueError:
-        parsed = None
-    return text if isinstance(parsed, dict) else error_document(error_type, text)
 
 
 def _high_water_bytes(pid: int) -> int:

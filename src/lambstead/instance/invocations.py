@@ -9,6 +9,7 @@ a worker died idle, its SLOTS(-1) went out before.
 """
 
 import asyncio
+import signal
 import time
 from typing import Protocol
 
@@ -62,6 +63,9 @@ class Life(Protocol):
 
     def is_ours(self, peer: tuple[str, int], here: tuple[str, int]) -> bool:
         """Whether the connection from `peer` to `here` belongs to a process of the environment."""
+
+    def killed_for_memory(self) -> bool:
+        """Whether the kernel killed any of the environment's processes for want of memory."""
 
 
 class Worker(Protocol):
@@ -178,9 +182,11 @@ class Invocations:
         self._workers.pop(number, None)
         lost = self._rules.lost(number)
         self._announce()
-        message = exit_message(None)
         for invocation in lost.aborted:
-            self._abort(invocation, message)
+            if self._life.killed_for_memory():
+                self._abort(invocation, exit_message(-signal.SIGKILL), "Runtime.OutOfMemory")
+            else:
+                self._abort(invocation, exit_message(None))
         if self.is_over:
             return
         if lost.was_worker:

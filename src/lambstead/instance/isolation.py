@@ -3,6 +3,7 @@
 - `sandbox`: a root directory, processes, users and (without egress) a network of its own, by bubblewrap; see `bubblewrap`.
 - `landlock`: same names as outside, but only what the environment needs can be opened, and no foreign process be signalled.
 - `process`: a session of its own, no new privileges, limits. The function can read and signal what the agent's user can.
+- `oci` and `gvisor`, chosen by name only: what `sandbox` gives, made by an OCI runtime (runc, crun), or in gVisor with a kernel of its own; see `containers`.
 
 A level turns the wish to run a runtime (`RuntimeCommand`) into the process to start (`ProcessPlan`). What runtimes want to see inside they tell
 `Places`, which says what it is called there. What must be done from inside the new process goes to `runtimes/confinement.py` as a `Confinement`.
@@ -17,7 +18,11 @@ from typing import Literal
 from lambstead.core.egress import Egress
 from lambstead.core.limits import EnvironmentLimits
 
-IsolationLevel = Literal["sandbox", "landlock", "process"]
+IsolationLevel = Literal["sandbox", "landlock", "process", "oci", "gvisor"]
+AUTOMATIC: tuple[IsolationLevel, ...] = ("sandbox", "landlock", "process")
+"""What is used where no level is named: the first that works. The others cost more, and need what few machines have."""
+OWN_ROOT: frozenset[IsolationLevel] = frozenset({"sandbox", "oci", "gvisor"})
+"""Levels with a root directory, and without egress a network, of the environment's own."""
 RUNTIME_API_PORT = 9001
 """Where the Runtime API is inside a network of the environment's own, as on AWS."""
 
@@ -51,12 +56,23 @@ class Confinement:
     """What a process applies to itself before any code of the function runs (`runtimes/confinement.py`)."""
 
     gate_fd: int
-    """Socket on which the process says that it is there, and waits until it may go on."""
+    """Socket on which the process says that it is there, and waits until it may go on; -1 where whatever started it has done that."""
     listen_port: int
     """Loopback port to open for the agent, which gets the listener through the gate; 0 where the agent has one already."""
     die_with_pid: int
     """The main process is killed when this parent dies; 0 if somebody else sees to that."""
     open_files: int
+    """Limit per process; 0 to leave it."""
+    keeps_gate: bool = False
+    """What it becomes passes the gate again."""
+    new_network: bool = False
+    """First it makes a network of its own, with nothing but a loopback; as an ordinary user in a user namespace of its own."""
+    is_init: bool = False
+    """It is process 1 of its namespace: the rest goes on in a child, and it only reaps, as process 1 has no default signal actions."""
+    packed_fds: tuple[int, ...] = ()
+    """Descriptors that arrive as 3, 4, … and get these numbers."""
+    fds_to_pack: tuple[int, ...] = ()
+    """Descriptors that get the numbers 3, 4, … last: container runtimes pass on no others."""
     processes: int = 0
     """Limit where the kernel counts for this environment alone; 0 where it cannot, or a control group does it."""
     core_bytes: int = 0
@@ -140,12 +156,27 @@ class Isolation:
 
     @property
     def own_root(self) -> bool:
-        return self.level == "sandbox"
+        return self.level in OWN_ROOT
 
     @property
     def own_network(self) -> bool:
         """Whether the Runtime API's listener comes from inside."""
-        return self.level == "sandbox" and self.egress == "none"
+        return self.own_root and self.egress != "host"
+
+    @property
+    def new_network_outside(self) -> bool:
+        """Whether that network is made before what isolates is started, which then finds itself in it. Without egress bubblewrap makes it."""
+        return self.own_network and (self.level, self.egress) != ("sandbox", "none")
+
+    @property
+    def passes_descriptors(self) -> bool:
+        """Whether a process inside can be given open files and sockets of ours. gVisor's kernel knows none of this machine's."""
+        return self.level != "gvisor"
+
+    @property
+    def gate_outside(self) -> bool:
+        """Whether there is a gate before what isolates is started."""
+        return self.new_network_outside or not self.passes_descriptors
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +191,8 @@ class ProcessPlan:
     """To be closed once the process was started; part of `pass_fds`."""
     signals_as_status: bool = False
     """The process reports a signal that ended the runtime as exit status 128 + signal, as shells do."""
+    is_keeper: bool = False
+    """The process itself belongs to whoever isolates: limits are for what it starts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +212,10 @@ class Wish:
     is_in_cgroup: bool
     """A control group limits its processes."""
     agent_pid: int
+    name: str
+    """Of the environment, among all of this machine."""
+    folder: Path
+    """Its own on this machine; what is made there is removed with it."""
 
 
 def plan_process(wish: Wish, places: Places, isolation: Isolation) -> ProcessPlan:

@@ -1,6 +1,6 @@
 """The main process of an environment: started behind a gate, put under its limits, let through, killed with all that came of it.
 
-    start ─► at the gate ─► through ─► over
+    start ─► at the gate (twice where another program isolates it) ─► through ─► over
                │  it hands over the Runtime API's listener where that is its own to open;
                │  the agent puts it into its control group
 
@@ -33,6 +33,7 @@ class MainProcess:
         self._pidfd = -1
         self._gate: socket.socket | None = None
         self._signals_as_status = False
+        self._is_keeper = False
         self.runtime_pid = 0
         """The process that is, or becomes, the runtime; below a sandbox's own processes. 0 before the gate."""
 
@@ -77,34 +78,37 @@ class MainProcess:
                 for fd in plan.owned_fds:
                     os.close(fd)
         self._signals_as_status = plan.signals_as_status
+        self._is_keeper = plan.is_keeper
         self._pidfd = os.pidfd_open(self._process.pid)
         asyncio.get_running_loop().add_reader(self._pidfd, self._over)
 
     async def at_gate(self) -> socket.socket | None:
         """Wait until it is at the gate; the listener it hands over, if it opened one. Raises ConnectionError if it ended before.
 
-        Then it is under its limits; `pass_gate` lets it go on. Raises OSError if it cannot be put there.
+        `limit` it there, then `pass_gate`. What is isolated by another program may be at the gate twice: once outside, once inside.
         """
-        assert self._process is not None
         assert self._gate is not None
         await _readable(self._gate)
         word, fds, _, _ = socket.recv_fds(self._gate, 1, 1)
         listener = socket.socket(fileno=fds[0]) if fds else None
         if not word:
             raise ConnectionError("it ended before it was confined")
+        return listener
+
+    def limit(self) -> None:
+        """Put what waits at the gate under its limits. Raises OSError if that cannot be."""
+        assert self._process is not None
         members = family(self._process.pid)
         self.runtime_pid = members[-1] if members else self._process.pid
         if self._cgroup is not None:
-            for pid in members:
+            for pid in members[1:] if self._is_keeper else members:
                 self._cgroup.add(pid)
-        return listener
 
     def pass_gate(self) -> None:
         """Let it go on."""
         assert self._gate is not None
         with contextlib.suppress(OSError):  # it is gone, which is noticed elsewhere
             self._gate.send(b"+")
-        self._close_gate()
 
     async def kill(self) -> None:
         """SIGKILL the process group, then whatever left it; returns when nothing is left of it, its control group included."""

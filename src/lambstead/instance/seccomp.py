@@ -9,6 +9,7 @@ another architecture's table (32-bit, x32) are ENOSYS.
 import errno
 import platform
 import struct
+from typing import Any
 
 _CLONE_NAMESPACES = 0x7E020000
 """CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET."""
@@ -102,3 +103,30 @@ def filter_program(machine: str = "") -> bytes:
         (_RETURN, 0, 0, _ALLOW),
     ]
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
+
+
+def container_profile(machine: str = "") -> dict[str, Any]:
+    """The same filter as OCI runtimes read it (runtime-spec, "Seccomp"). Raises ValueError as above."""
+    machine = machine or platform.machine()
+    if machine not in _ARCHITECTURES:
+        raise ValueError(f"there is no system call table for {machine}")
+    column = _ARCHITECTURES[machine][1]
+    denied = [name for name, numbers in _DENIED.items() if numbers[column] is not None]
+    flags = [1 << bit for bit in range(32) if _CLONE_NAMESPACES >> bit & 1]
+    eperm: dict[str, Any] = {"action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM}
+    return {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "architectures": [f"SCMP_ARCH_{machine.upper()}"],
+        "syscalls": [
+            {"names": denied, **eperm},
+            *(
+                {
+                    "names": ["clone"],
+                    "args": [{"index": 0, "value": flag, "valueTwo": flag, "op": "SCMP_CMP_MASKED_EQ"}],
+                    **eperm,
+                }
+                for flag in flags
+            ),
+            {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": errno.ENOSYS},
+        ],
+    }

@@ -171,7 +171,7 @@ class StartEnvironment(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """Directory with the function's layers, laid over one another; read-only for the function. Empty without layers."""
     link_path: str = ""
     """Socket on which workers of this environment may speak the link themselves; empty to keep to the Runtime API."""
-    egress: Literal["none", "host"] = "host"
+    egress: Literal["none", "nat", "host"] = "host"
     """Where the function may connect to (see `core.egress`)."""
     tenant_id: str = ""
     """The tenant it is for: it takes no other's invocations. Empty without tenant isolation, when it takes those that name no tenant."""

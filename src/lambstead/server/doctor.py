@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from lambstead.instance import nat
 from lambstead.instance.cgroups import find_cgroups
-from lambstead.instance.isolation import IsolationLevel
-from lambstead.instance.levels import LevelFails, try_level
+from lambstead.instance.isolation import AUTOMATIC, OWN_ROOT, IsolationLevel
+from lambstead.instance.levels import LevelFails, try_egress, try_level
 from lambstead.instance.runtimes.catalogue import RuntimeStatus, list_runtimes
 
 LEAST_FREE_BYTES = 1 << 30
@@ -31,6 +32,7 @@ def examine(data_dir: Path, runtimes_dir: Path, used: IsolationLevel) -> list[Ch
     return [
         *(_runtime(status) for status in list_runtimes(runtimes_dir) if status.state != "not built"),
         *(_isolation(level, used) for level in get_args(IsolationLevel)),
+        _nat(used),
         _limits(),
         _disk(data_dir),
         _processors(),
@@ -56,7 +58,8 @@ def _isolation(level: IsolationLevel, used: IsolationLevel) -> Check:
     try:
         detail = try_level(level)
     except LevelFails as exc:
-        return Check(name, "warning" if used == "process" else "ok", f"does not work: {exc}", exc.advice)
+        state: CheckState = "warning" if used == "process" and level in AUTOMATIC else "ok"
+        return Check(name, state, f"does not work: {exc}", exc.advice)
     if level != used:
         return Check(name, "ok", f"works, not used: {detail}")
     if level == "process":
@@ -64,6 +67,22 @@ def _isolation(level: IsolationLevel, used: IsolationLevel) -> Check:
             name, "warning", f"USED: {detail}", "Run only functions that you trust, or make a stronger level work."
         )
     return Check(name, "ok", f"USED: {detail}")
+
+
+def _nat(used: IsolationLevel) -> Check:
+    """Tried at the level that is used if that can have it, else at the first that works."""
+    failure = LevelFails("no isolation level that has networks of environments' own works.")
+    for level in (used, *(each for each in get_args(IsolationLevel) if each in OWN_ROOT)):
+        try:
+            try_egress(level, "nat")
+        except LevelFails as exc:
+            failure = exc if level == used else failure
+            continue
+        program = nat.find_program()
+        assert program is not None
+        where = "" if level == used else f" at isolation level {level}, not at {used}"
+        return Check("egress nat", "ok", f"works{where}, by {program.name}")
+    return Check("egress nat", "ok", f"does not work: {failure}", failure.advice)
 
 
 def _limits() -> Check:

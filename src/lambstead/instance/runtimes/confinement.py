@@ -4,7 +4,9 @@ Shared by `launcher.py` and `python_bootstrap.py`, which load it by its file. Th
 everything, so that the agent can put it under its limits before anything of the function exists; then what cannot be taken back.
 """
 
+import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import signal
@@ -18,6 +20,9 @@ PR_SET_NO_NEW_PRIVS = 38
 _PR_CAPBSET_DROP = 24
 _CAPABILITIES = 64
 _CAPABILITY_VERSION = 0x20080522
+
+_NEW_MOUNTS, _NEW_USER, _NEW_NETWORK = 0x00020000, 0x10000000, 0x40000000
+_SET_INTERFACE_FLAGS, _INTERFACE_UP = 0x8914, 1
 
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
 _VERSION_FLAG = 1
@@ -35,19 +40,74 @@ _SCOPE_ABSTRACT_SOCKETS, _SCOPE_SIGNALS = 1 << 0, 1 << 1
 def confine(confinement: dict[str, Any]) -> None:  # Any: the members of `lambstead.instance.isolation.Confinement`
     """Apply it to this process; returns once the agent lets it go on. Exits where that cannot be."""
     libc = ctypes.CDLL(None, use_errno=True)
+    if confinement["is_init"]:
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        _continue_in_child()
+    _unpack(confinement["packed_fds"])
+    if confinement["new_network"]:
+        _make_network(libc)
     if confinement["die_with_pid"]:
         die_with_parent(libc, confinement["die_with_pid"])
     _wake_politely()
-    _pass_gate(confinement["gate_fd"], confinement["listen_port"])
+    if confinement["gate_fd"] >= 0:
+        _pass_gate(confinement["gate_fd"], confinement["listen_port"], keeps_it=confinement["keeps_gate"])
     if confinement["no_new_privileges"]:
         libc.prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         _drop_capabilities(libc)
     _lower_limit(resource.RLIMIT_CORE, confinement["core_bytes"])
-    _lower_limit(resource.RLIMIT_NOFILE, confinement["open_files"])
+    if confinement["open_files"]:
+        _lower_limit(resource.RLIMIT_NOFILE, confinement["open_files"])
     if confinement["processes"]:
         _lower_limit(resource.RLIMIT_NPROC, confinement["processes"])
     if confinement["landlock"]:
         restrict_self(libc, **confinement["landlock"])
+    _pack(confinement["fds_to_pack"])
+
+
+def _continue_in_child() -> None:
+    """Return in a child; this process reaps whatever ends, and exits as the child does, with 128 + signal if one ended it.
+
+    With process 1 the kernel ends everything in its namespace.
+    """
+    child = os.fork()
+    if not child:
+        return
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))  # the gate among them, whose end the agent waits for
+    while True:
+        ended, status = os.wait()
+        if ended == child:
+            code = os.waitstatus_to_exitcode(status)
+            os._exit(code if code >= 0 else 128 - code)
+
+
+def _unpack(numbers: list[int]) -> None:
+    """Give 3, 4, … these numbers. The highest first, as each is at least as high as what it was packed to."""
+    packed = range(3, 3 + len(numbers))
+    for arrived, number in reversed(list(zip(packed, sorted(numbers), strict=True))):
+        os.dup2(arrived, number)
+    for arrived in set(packed) - set(numbers):
+        os.close(arrived)
+
+
+def _pack(numbers: list[int]) -> None:
+    """Give these the numbers 3, 4, …: container runtimes count what they pass on from there."""
+    for arrival, number in enumerate(sorted(numbers), 3):
+        os.dup2(number, arrival)
+    for number in set(numbers) - set(range(3, 3 + len(numbers))):
+        os.close(number)
+
+
+def _make_network(libc: ctypes.CDLL) -> None:
+    """A network namespace with its loopback up; an ordinary user needs a user namespace for it, in which it is root. Raises OSError."""
+    uid, gid = os.geteuid(), os.getegid()
+    # With mounts of its own, because runc enters the ones that it was started with, which takes rights over them.
+    _checked(libc.unshare(_NEW_NETWORK | (_NEW_USER | _NEW_MOUNTS if uid else 0)))
+    if uid:
+        for name, content in (("setgroups", "deny"), ("uid_map", f"0 {uid} 1"), ("gid_map", f"0 {gid} 1")):
+            with open(f"/proc/self/{name}", "w") as file:
+                file.write(content)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, _SET_INTERFACE_FLAGS, struct.pack("=16sh22x", b"lo", _INTERFACE_UP))
 
 
 def _wake_politely() -> None:
@@ -57,7 +117,8 @@ def _wake_politely() -> None:
     and back. Shares of the processor are what they were.
     """
     if hasattr(os, "SCHED_BATCH"):
-        os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
+        with contextlib.suppress(OSError):  # gVisor has no policies of its own, and is under this one itself
+            os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
 
 
 def die_with_parent(libc: ctypes.CDLL, parent: int) -> None:
@@ -66,9 +127,9 @@ def die_with_parent(libc: ctypes.CDLL, parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
-def _pass_gate(gate_fd: int, listen_port: int) -> None:
+def _pass_gate(gate_fd: int, listen_port: int, *, keeps_it: bool) -> None:
     """Say that we are there, hand over the Runtime API's listener if it is ours to open, and wait."""
-    with socket.socket(fileno=gate_fd) as gate:
+    with socket.socket(fileno=os.dup(gate_fd) if keeps_it else gate_fd) as gate:
         if listen_port:
             with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
                 listener.bind(("127.0.0.1", listen_port))
