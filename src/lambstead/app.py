@@ -176,6 +176,7 @@ class Lambstead:
             self.isolation,
             (lambda instance_id: (self._agents_address, self.agents.new_token(instance_id)))
             if settings.agent_link == "tcp"
+            settings.cores_per_vcpu,
             else None,
         )
         self._agents_address = ""

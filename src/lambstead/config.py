@@ -102,6 +102,9 @@ class Settings:
     scaling_time_scale: float
     """How many times faster than AWS's the clock of scaling runs: with 60, what takes five minutes there takes five seconds."""
     runtime_client: RuntimeClient
+    cores_per_vcpu: float
+    """Cores of this machine that a vCPU of an instance stands for: with 0.1, ten vCPUs share a core. Below 1 it is a ceiling for environments that are ready,
+    where control groups can be made, and what their CPU utilisation is measured against."""
     """How Python workers of managed functions get their events: over the invocation link, or with AWS's client speaking HTTP."""
     isolation: IsolationChoice
     """How functions are kept apart; `auto`: the strongest level that works on this machine."""
@@ -208,6 +211,7 @@ class Settings:
             ),
             runtime_client=cast(  # choice() checked it
                 RuntimeClient, sources.choice("runtime_client", get_args(RuntimeClient), "link")
+            cores_per_vcpu=sources.number("cores_per_vcpu", 1.0, 0.01, 1.0),
             ),
             agent_link=cast(
                 AgentLink, sources.choice("agent_link", get_args(AgentLink), "unix")
