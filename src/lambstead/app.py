@@ -58,6 +58,7 @@ from lambstead.drivers.faults import FaultyDriver
 from lambstead.drivers.local import LocalDriver
 from lambstead.drivers.objects import S3Objects
 from lambstead.drivers.port import Driver
+from lambstead.drivers.subnets import Ec2Subnets
 from lambstead.drivers.webhooks import HttpWebhooks
 from lambstead.instance.cgroups import find_cgroups, group_name
 from lambstead.instance.isolation import IsolationLevel
@@ -162,6 +163,7 @@ class Lambstead:
         self._realm = Realm(settings.region, settings.account_id)
         self._socket = _socket_path(data)
         self.packages = DiskPackages(_folder(data / "packages"))
+        self.companion = _companion(settings, self._managed_instances)
         self._wire_instances()
         self._wire_durable_executions()
         context = self._wire_events()
@@ -178,6 +180,7 @@ class Lambstead:
             settings.runtimes_dir,
             _clear_away,
             self.isolation,
+            settings.cores_per_vcpu,
             (lambda instance_id: (self._agents_address, self.agents.new_token(instance_id)))
             if settings.agent_link == "tcp"
             else None,
@@ -218,7 +221,7 @@ class Lambstead:
         pace = Pace().faster(settings.scaling_time_scale)
         self.provisioning = Provisioning(
             store=store,
-            settling=Settling(store, self.packages, realm),
+            settling=Settling(store, self.packages, realm, _subnets(settings, self.companion, self.url)),
             starting=Starting(
                 packages=self.packages,
                 doors=self.agents,
@@ -274,7 +277,6 @@ class Lambstead:
     def _wire_events(self) -> Context:
         """Everything that invokes by itself: queued events, sources, schedules. Returns what operations of the APIs may use."""
         settings, store, realm, data = self.settings, self.store, self._realm, self.settings.data_dir
-        self.companion = _companion(settings, self._managed_instances)
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
         self.schedule_loop = Loop("schedules", self._run_schedules, EVENT_TICK)
         destinations = _destinations(settings, self.companion, self.url)
@@ -556,6 +558,15 @@ def _companion(settings: Settings, instances: Callable[[], Awaitable[list[Manage
     else:
         moto = MotoServices(settings.account_id)
     return Companion(moto, why_not, settings.endpoints_by_service, instances, settings.account_id)
+
+
+def _subnets(settings: Settings, companion: Companion, url: str) -> Ec2Subnets:
+    def endpoint() -> str:
+        return url if companion.serves("ec2") and companion.may_have_subnets else ""
+
+    return Ec2Subnets(
+        settings.zones_by_subnet, endpoint, settings.region, settings.access_key_id, settings.secret_access_key
+    )
 
 
 def _objects(settings: Settings, companion: Companion, url: str) -> S3Objects:

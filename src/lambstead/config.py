@@ -40,6 +40,7 @@ MAX_ENVIRONMENTS: Final = 15_000
 
 _MASK = "********"
 _URL = r"https?://[A-Za-z0-9.\-\[\]:]+/?"
+_ZONE = r"[a-z]{2}(-[a-z]+)+-\d{1,2}[a-z]"
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h)?")
 _SECONDS_PER_UNIT = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -100,6 +101,9 @@ class Settings:
     """An instance of a capacity provider that is so old is replaced by a fresh one."""
     scaling_time_scale: float
     """How many times faster than AWS's the clock of scaling runs: with 60, what takes five minutes there takes five seconds."""
+    cores_per_vcpu: float
+    """Cores of this machine that a vCPU of an instance stands for: with 0.1, ten vCPUs share a core. Below 1 it is a ceiling for environments that are ready,
+    where control groups can be made, and what their CPU utilisation is measured against."""
     runtime_client: RuntimeClient
     """How Python workers get their events: over the invocation link, or with AWS's client speaking HTTP."""
     isolation: IsolationChoice
@@ -108,6 +112,9 @@ class Settings:
     """Where functions may connect to whose capacity provider has no security group that `security_group_egress` names."""
     security_group_egress: str
     """What security groups of capacity providers stand for: `sg-1=none,sg-2=host`."""
+    subnet_zones: str
+    """Availability zones of subnets that capacity providers name: `subnet-1=us-east-1c,subnet-2=us-east-1a`. Others are asked of EC2, if the companion runs, and
+    else stand in the zones a, b and c in turn. Read when a capacity provider is created."""
     agent_link: AgentLink
     """How agents reach the server: over a Unix socket, or over TCP as agents of other hosts would."""
     instance_poll: timedelta
@@ -146,6 +153,12 @@ class Settings:
     def egress_rules(self) -> EgressRules:
         """Where which functions may connect to."""
         return EgressRules(self.egress, parse_rules(self.security_group_egress))
+
+    @property
+    def zones_by_subnet(self) -> Mapping[str, str]:
+        """Availability zones of subnets, as the operator says them."""
+        pairs = (each.partition("=") for each in self.subnet_zones.split(",") if each)
+        return {subnet.strip(): zone.strip() for subnet, _, zone in pairs}
 
     @property
     def endpoints_by_service(self) -> Mapping[str, str]:
@@ -197,11 +210,13 @@ class Settings:
                 "instance_lifetime", timedelta(days=14), timedelta(seconds=1), timedelta(days=365)
             ),
             scaling_time_scale=sources.number("scaling_time_scale", 1.0, 0.1, 1000.0),
+            cores_per_vcpu=sources.number("cores_per_vcpu", 1.0, 0.01, 1.0),
             isolation=cast(  # choice() checked it
                 IsolationChoice, sources.choice("isolation", get_args(IsolationChoice), "auto")
             ),
             egress=cast(Egress, sources.choice("egress", get_args(Egress), "host")),  # choice() checked it
             security_group_egress=sources.egress_rules("security_group_egress"),
+            subnet_zones=sources.subnet_zones("subnet_zones"),
             instance_poll=sources.duration(
                 "instance_poll", timedelta(seconds=5), timedelta(milliseconds=50), timedelta(minutes=1)
             ),
@@ -363,6 +378,19 @@ class _Sources:
             if not re.fullmatch(r"[a-z0-9-]+", service.strip()) or not re.fullmatch(_URL, url.strip()):
                 raise SettingsError(
                     f"{place}: {_shown(each)} is not a service and its URL; an example is dynamodb=http://127.0.0.1:8000."
+                )
+        return str(value)
+
+    def subnet_zones(self, key: str) -> str:
+        """Zones by subnet; empty if nobody says."""
+        place, value, _ = self._find(key)
+        if value is None:
+            return ""
+        for each in str(value).split(","):
+            subnet, _, zone = each.partition("=")
+            if not re.fullmatch(r"subnet-[0-9A-Za-z]+", subnet.strip()) or not re.fullmatch(_ZONE, zone.strip()):
+                raise SettingsError(
+                    f"{place}: {_shown(each)} is not a subnet and its zone; an example is subnet-1=us-east-1c."
                 )
         return str(value)
 

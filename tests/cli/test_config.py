@@ -269,3 +269,11 @@ def test_a_printed_duration_is_read_back(key: str, milliseconds: int) -> None:
         # Too short or too long for this key: then another key takes it.
         settings, key = load({"LAMBSTEAD_SLOT_WAIT": text}), "slot_wait"
     assert getattr(settings, key) == timedelta(milliseconds=milliseconds)
+
+
+def test_zones_of_subnets_are_read_and_checked() -> None:
+    said = load({"LAMBSTEAD_SUBNET_ZONES": "subnet-1=us-east-1c, subnet-0ab=eu-west-1a"})
+    assert said.zones_by_subnet == {"subnet-1": "us-east-1c", "subnet-0ab": "eu-west-1a"}
+    assert load().zones_by_subnet == {}
+    for wrong in ("subnet-1", "subnet-1=c", "vpc-1=us-east-1c", "subnet-1=us-east-1", "subnet-1=us-east-1c,"):
+        assert "subnet-1=us-east-1c" in refusal({"LAMBSTEAD_SUBNET_ZONES": wrong})

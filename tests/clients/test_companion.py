@@ -317,3 +317,24 @@ def test_a_service_can_be_somewhere_else(runtimes: Path, tmp_path: Path) -> None
                 client(server, "kms").list_keys()
             assert code(silent) == "ServiceUnavailable"
         real.shutdown()
+
+
+def test_instances_stand_in_the_zones_of_their_subnets_by_ec2_or_by_the_operator(tmp_path: Path) -> None:
+    settings = {"subnet_zones": "subnet-said=us-east-1f", "min_environments": "3"}
+    with running(tmp_path / "d", **settings) as server:
+        ec2 = client(server, "ec2")
+        network = ec2.create_vpc(CidrBlock="10.0.0.0/16")["Vpc"]["VpcId"]
+        subnets = [
+            ec2.create_subnet(VpcId=network, CidrBlock=f"10.0.{n}.0/24", AvailabilityZone=zone)["Subnet"]["SubnetId"]
+            for n, zone in enumerate(("us-east-1d", "us-east-1b"))
+        ]
+        named = [*subnets, "subnet-said", "subnet-unknown"]
+        arn = create_provider(server.aws, VpcConfig={"SubnetIds": named, "SecurityGroupIds": []})
+        publish_managed(server.aws, "spread", ECHO, arn)
+        found = ec2.describe_instances(Filters=[{"Name": "tag:aws:lambda:capacity-provider", "Values": [arn]}])
+        there = [i for reservation in found["Reservations"] for i in reservation["Instances"]]
+        assert {(i["Placement"]["AvailabilityZone"], i["SubnetId"]) for i in there} == {
+            ("us-east-1d", subnets[0]),
+            ("us-east-1b", subnets[1]),
+            ("us-east-1f", "subnet-said"),
+        }

@@ -16,6 +16,20 @@ def test_tmp_is_not_memory_but_counts_for_the_kernels_limit() -> None:
     assert not limits.exceeds_processes(1024)
 
 
+@pytest.mark.parametrize(
+    ("managed", "cores_per_vcpu", "ceiling", "granted"),
+    [(True, 1.0, None, 2.0), (True, 0.1, 0.2, 0.2), (False, 0.1, None, 2.0)],
+)
+def test_a_vcpu_of_an_instance_is_a_ceiling_only_where_it_stands_for_less_than_a_core(
+    managed: bool, cores_per_vcpu: float, ceiling: float | None, granted: float
+) -> None:
+    limits = EnvironmentLimits.of(
+        memory_mb=4096, vcpus=2, ephemeral_storage_mb=512, managed=managed, cores_per_vcpu=cores_per_vcpu
+    )
+    assert limits.cores == ceiling
+    assert limits.granted_cores == granted
+
+
 def test_the_most_permissive_named_group_counts() -> None:
     rules = EgressRules("none", parse_rules("sg-1=none, sg-2=host, sg-3=nat"))
     assert [

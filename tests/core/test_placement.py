@@ -414,3 +414,15 @@ def test_a_provider_in_use_is_not_deleted() -> None:
         "To delete this capacity provider, first remove its association with ARN-F."
     )
     assert apply(provider(), ProviderDeletionRequested("ARN-CP", ())).state is ProviderState.DELETING
+
+
+def test_zones_are_those_of_the_subnets_where_somebody_knows_them() -> None:
+    known = {"subnet-0": "eu-west-1c", "subnet-2": "eu-west-1c"}
+    there = provider(subnets=3, state=ProviderState.PENDING)
+    checked = apply(there, ProviderChecked(known))
+    assert checked.subnets_by_zone("eu-west-1") == [
+        ("eu-west-1c", "subnet-0"),
+        ("eu-west-1b", "subnet-1"),
+        ("eu-west-1c", "subnet-2"),
+    ]
+    assert checked.zones("eu-west-1") == ("eu-west-1c", "eu-west-1b"), "two subnets of a zone are one place"

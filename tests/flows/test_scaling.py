@@ -17,6 +17,8 @@ from tests.harness import PUBLISHED, Server, create_provider, invoke, publish_ma
 if TYPE_CHECKING:
     from types_boto3_lambda import LambdaClient
 
+Event = dict[str, float]
+
 TIME_SCALE = 30
 FIVE_MINUTES = 300 / TIME_SCALE
 WORK = """
@@ -33,22 +35,36 @@ HELD_S = 0.3
 """How long an invocation keeps its slot; little of it is CPU, which this machine has less of than its instances."""
 
 
+SLOTS_HELD: Event = {"s": HELD_S - 0.01, "cpu_s": 0.005}
+CORES_PER_VCPU = 0.1
+"""So ten environments of one vCPU share a core, and what they take of it is far from what this machine has."""
+CPU_BOUND_S = 0.01
+"""Processor time of an invocation: ten a second are all that an environment has."""
+
+
 class Load:
     """Callers that arrive at a rate of their own, whatever becomes of those before them; what became of each."""
 
-    def __init__(self, server: Server, aws: "LambdaClient", name: str) -> None:
-        self._server, self._aws, self._name = server, aws, name
+    def __init__(self, server: Server, aws: "LambdaClient", name: str, event: Event = SLOTS_HELD) -> None:
+        self._server, self._aws, self._name, self._event = server, aws, name, event
         self._answers: list[Future[str]] = []
         self._pause = threading.Event()
 
     def run(self, slots: Callable[[float], float], seconds: float) -> None:
         """As many arrivals as keep `slots(t)` in use, for so long."""
+        self.arrive(lambda t: slots(t) / HELD_S, seconds)
+
+    def arrive(self, rate: Callable[[float], float], seconds: float) -> None:
+        """`rate(t)` arrivals a second, for so long or until it is stopped."""
         began = time.monotonic()
         due = 0.0
-        while due < seconds:
+        while due < seconds and not self._pause.is_set():
             self._pause.wait(max(0.0, began + due - time.monotonic()))
             self._answers.append(self._server.clients.submit(self._one))
-            due += HELD_S / slots(due)
+            due += 1 / rate(due)
+
+    def stop(self) -> None:
+        self._pause.set()
 
     def outcomes(self) -> Counter[str]:
         """How often each outcome came, once all are there."""
@@ -56,14 +72,15 @@ class Load:
 
     def _one(self) -> str:
         try:
-            answer = invoke(self._aws, self._name, {"s": HELD_S - 0.01, "cpu_s": 0.005})
+            answer = invoke(self._aws, self._name, self._event)
         except ClientError as error:
             return str(error.response["Error"]["Code"])
         return answer.error or str(answer.payload)
 
 
 def scaling(server: Server) -> dict[str, Any]:
-    (document,) = server.status()["scaling"]
+    """How the scaling of the only version stands, once it was evaluated."""
+    (document,) = wait_for(lambda: server.status()["scaling"], "it was evaluated")
     return dict(document)
 
 
@@ -144,3 +161,46 @@ def test_killing_one_of_three_instances_under_load_fails_only_what_ran_there(tmp
         wait_for(lambda: len(server.environments("work")) >= 3, "it is replaced")
         zones = {i["zone"] for p in server.status()["providers"] for i in p["instances"] if i["environments"]}
         assert len(zones) == 3
+
+
+def test_cpu_that_doubles_in_five_minutes_is_served_by_more_environments_until_the_load_ends(tmp_path: Path) -> None:
+    """Most slots are free all the time: only what the environments take of their vCPUs says that there are too few of them."""
+    settings = {"cores_per_vcpu": str(CORES_PER_VCPU), "min_environments": "3"}
+    with running(tmp_path / "d", scaling_time_scale=str(TIME_SCALE), **settings) as server:
+        aws = server.aws
+        publish_managed(aws, "work", WORK, create_provider(aws), slots=8)
+        load = Load(server, aws, "work", {"s": 0, "cpu_s": CPU_BOUND_S})
+        load.arrive(lambda t: 18 * 2 ** (t / FIVE_MINUTES), FIVE_MINUTES)
+        assert load.outcomes().keys() == {"done"}, "nobody was throttled"
+        assert scaling(server)["throttles"] == {}
+        out = [text for text in decided(server, "scale work") if "no more than" not in text]
+        assert out
+        assert all("CPU at" in text and "target 67%" in text for text in out), "slots had no part in it"
+        wait_for(lambda: len(server.environments("work")) == 3, "it is back at its minimum")
+        assert scaling(server)["desired"] == 3
+
+
+def test_cpu_that_grows_faster_is_throttled_for_want_of_cpu_and_served_again_when_there_is_more(tmp_path: Path) -> None:
+    settings = {"cores_per_vcpu": str(CORES_PER_VCPU), "slot_wait": "100ms"}
+    with running(tmp_path / "d", scaling_time_scale=str(TIME_SCALE), **settings) as server:
+        aws = server.aws
+        # Three environments of one vCPU each are what an instance of four has room for: thirty invocations a second.
+        provider = create_provider(aws, CapacityProviderScalingConfig={"MaxVCpuCount": 4})
+        publish_managed(aws, "work", WORK, provider, slots=2)
+        # They wait a little too, so that slots run out on machines where nothing can hold an environment to its vCPU.
+        event = {"s": 0.05, "cpu_s": CPU_BOUND_S}
+        load = Load(server, aws, "work", event)
+        crowd = threading.Thread(target=load.arrive, args=(lambda _: 100, 60))
+        crowd.start()
+        try:
+            wait_for(lambda: scaling(server)["throttles"].get("CPU", 0) > 50, "what is missing is CPU")
+            assert len(server.environments("work")) == 3, "as many as the limit allows"
+            stuck = wait_for(lambda: (s := scaling(server)) and s["obstacle"] and s, "it says why it cannot grow")
+            assert stuck["obstacle"]["code"] == "CapacityProviderScalingLimitExceeded"
+        finally:
+            load.stop()
+            crowd.join()
+        assert load.outcomes().keys() == {"done", "TooManyRequestsException"}
+        gentle = Load(server, aws, "work", event)
+        gentle.arrive(lambda _: 10, 2)
+        assert gentle.outcomes().keys() == {"done"}

@@ -52,14 +52,14 @@ async def test_processor_time_and_memory_of_each_environment_are_reported(gatewa
 
 
 def test_utilization_is_a_share_of_the_grant() -> None:
-    meter = Meter(vcpus=0.5)
+    meter = Meter(cores=0.5)
     assert meter.read(Usage(3.0, 0, 1), now=100.0).cpu_utilization == 0.0
     assert meter.read(Usage(3.25, 0, 1), now=101.0).cpu_utilization == 0.5
     assert meter.read(Usage(9.0, 0, 1), now=102.0).cpu_utilization == 1.0
 
 
 def test_the_total_never_falls() -> None:
-    meter = Meter(vcpus=1.0)
+    meter = Meter(cores=1.0)
     meter.read(Usage(3.0, 0, 2), now=100.0)
     metered = meter.read(Usage(1.0, 0, 1), now=101.0)
     assert (metered.cpu_seconds_total, metered.cpu_utilization) == (3.0, 0.0)

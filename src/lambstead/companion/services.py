@@ -50,13 +50,20 @@ class Companion:
         self._why_not = why_not
         self._endpoints = endpoints
         self._ec2 = ManagedEc2(self._elsewhere, instances, account_id)
+        self._asked: set[str] = set()
 
     def serves(self, service: str) -> bool:
         """True if somebody would answer requests for the service."""
         return service not in OURS and (self._moto is not None or service in self._endpoints)
 
+    @property
+    def may_have_subnets(self) -> bool:
+        """False while nobody can have made any, or heard of any: asking for them would only load what stands in for EC2, which takes seconds."""
+        return "ec2" in self._endpoints or not self._asked.isdisjoint(("ec2", "cloudformation"))
+
     async def answer(self, request: ForeignRequest) -> HttpResponse:
         """Never raises."""
+        self._asked.add(request.service)
         try:
             if request.service in OURS:
                 raise Refusal(501, "NotImplemented", f"Lambstead does not answer {request.service} yet.")

@@ -113,8 +113,11 @@ class Scaling:
         # Only of the publication that serves: those of its successor do nothing yet, and would pull the mean down.
         serving = version.serving
         ready = [e for e in environments if serving and e.key.number == serving.number and e.is_ready and e.is_whole]
-        cpu = mean_cpu([e.reading.cpu_utilization for e in ready if e.reading is not None])
-        reading, throttled = self._reading(counts, len(ready), cpu, now)
+        measured = [e.reading.cpu_utilization for e in ready if e.reading is not None]
+        cpu = mean_cpu(measured)
+        # What became ready since the latest readings has nothing of the load that they show.
+        shared = cpu * len(measured) / len(ready) if cpu is not None else None
+        reading, throttled = self._reading(counts, len(ready), shared, now)
         causes = Counter(before.throttled if before else {})
         if throttled:
             causes[throttle_cause(cpu)] += throttled

@@ -6,9 +6,10 @@ is not true of what is stored now.
 
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
+from typing import Protocol
 
 from lambstead.core import capacity, functions
 from lambstead.core.arn import LATEST, Realm
@@ -34,13 +35,21 @@ log = logging.getLogger(__name__)
 ALL = 1_000_000
 
 
+class Subnets(Protocol):
+    """Who knows subnets."""
+
+    async def zones(self, subnets: Sequence[str]) -> Mapping[str, str]:
+        """The availability zones of those of `subnets` that are known."""
+
+
 class Settling:
     """See the module."""
 
-    def __init__(self, store: Store, packages: Packages, realm: Realm) -> None:
+    def __init__(self, store: Store, packages: Packages, realm: Realm, subnets: Subnets | None = None) -> None:
         self._store = store
         self._packages = packages
         self._realm = realm
+        self._subnets = subnets
 
     # --- what needs no capacity ----------------------------------------------------------------------------------------
 
@@ -56,7 +65,8 @@ class Settling:
         deleting = []
         for provider in await self._store.read(work):
             if provider.state is ProviderState.PENDING:
-                await self._store.write(partial(_checked, name=provider.name))
+                zones = await self._subnets.zones(provider.subnets) if self._subnets is not None else {}
+                await self._store.write(partial(_checked, name=provider.name, subnet_zones=zones))
             else:
                 deleting.append(provider)
         return deleting
@@ -161,11 +171,11 @@ class Settling:
         await self._store.write(work)
 
 
-def _checked(tx: Transaction, name: str) -> None:
+def _checked(tx: Transaction, name: str, subnet_zones: Mapping[str, str]) -> None:
     """Make a provider active, unless somebody deleted it since it was seen."""
     provider = tx.provider(name)
     if provider is not None and provider.state is ProviderState.PENDING:
-        tx.save_provider(capacity.apply(provider, ProviderChecked()))
+        tx.save_provider(capacity.apply(provider, ProviderChecked(subnet_zones)))
 
 
 def _fresh_revision() -> str:

@@ -72,23 +72,31 @@ class CapacityProvider:
     kms_key_arn: str | None = None
     propagated_tags: Mapping[str, Any] | None = None  # Any: document of the API, kept as given
     telemetry: Mapping[str, Any] | None = None  # Any: document of the API, kept as given
+    subnet_zones: Mapping[str, str] = field(default_factory=dict)
+    """Availability zones of subnets, as far as somebody knew them."""
 
     def zones(self, region: str) -> tuple[str, ...]:
         """Availability zones of the provider's subnets, in the order of the subnets.
 
-        Without an EC2 to ask, the n-th subnet stands in the n-th zone of the region (a, b, c, then a again).
+        A subnet of which nobody knew stands in the zone of the region that its place in the list gives (a, b, c, then a again).
         """
         return tuple(dict.fromkeys(zone for zone, _ in self.subnets_by_zone(region)))
 
     def subnets_by_zone(self, region: str) -> list[tuple[str, str]]:
         """The zone of each subnet, and the subnet, in their order."""
         letters = "abc"
-        return [(f"{region}{letters[n % len(letters)]}", subnet) for n, subnet in enumerate(self.subnets)]
+        return [
+            (self.subnet_zones.get(subnet) or f"{region}{letters[n % len(letters)]}", subnet)
+            for n, subnet in enumerate(self.subnets)
+        ]
 
 
 @dataclass(frozen=True, slots=True)
 class ProviderChecked:
     """Its configuration was accepted: versions may be published onto it."""
+
+    subnet_zones: Mapping[str, str] = field(default_factory=dict)
+    """Availability zones of its subnets, as far as they are known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +123,10 @@ ProviderEvent = ProviderChecked | ProviderUpdated | ProviderDeletionRequested
 def apply(provider: CapacityProvider, event: ProviderEvent) -> CapacityProvider:
     """The provider after `event`. Raises ResourceConflict where AWS refuses and IllegalTransition for our own bugs."""
     match event:
-        case ProviderChecked():
+        case ProviderChecked(subnet_zones):
             if provider.state is not ProviderState.PENDING:
                 raise IllegalTransition(f"provider {provider.name} was checked in state {provider.state}")
-            return replace(provider, state=ProviderState.ACTIVE)
+            return replace(provider, state=ProviderState.ACTIVE, subnet_zones=subnet_zones)
         case ProviderUpdated():
             _refuse_unless_active(provider)
             return replace(

@@ -22,19 +22,29 @@ class EnvironmentLimits:
 
     memory_bytes: int
     vcpus: float
-    """A share, not a ceiling: what nobody else wants may be used (see decision record 0025)."""
+    """A share: what nobody else wants may be used (see decision record 0025), unless `cores` is a ceiling."""
     temp_bytes: int
     """Size of `/tmp`."""
     open_files: int
     """Per process."""
     processes: int
     """Processes and threads together."""
+    cores: float | None = None
+    """Cores of this machine that it may use at most once it is ready; None without a ceiling."""
 
     @classmethod
-    def of(cls, *, memory_mb: int, vcpus: float, ephemeral_storage_mb: int, managed: bool) -> "EnvironmentLimits":
-        """From a function's configuration."""
+    def of(
+        cls, *, memory_mb: int, vcpus: float, ephemeral_storage_mb: int, managed: bool, cores_per_vcpu: float = 1.0
+    ) -> "EnvironmentLimits":
+        """From a function's configuration. Where a vCPU of an instance stands for less than a core, it is a ceiling too."""
         files = OPEN_FILES_MANAGED if managed else OPEN_FILES_ON_DEMAND
-        return cls(memory_mb * _MIB, vcpus, ephemeral_storage_mb * _MIB, files, PROCESSES)
+        cores = vcpus * cores_per_vcpu if managed and cores_per_vcpu < 1 else None
+        return cls(memory_mb * _MIB, vcpus, ephemeral_storage_mb * _MIB, files, PROCESSES, cores)
+
+    @property
+    def granted_cores(self) -> float:
+        """What its processor time is measured against: at full use, utilization is 1."""
+        return self.vcpus if self.cores is None else self.cores
 
     @property
     def cpu_weight(self) -> float:

@@ -33,9 +33,11 @@ class LocalDriver:
         runtimes_dir: Path,
         kill_strays: Callable[[str], object],
         isolation: str,
+        cores_per_vcpu: float,
         tcp: Callable[[str], tuple[str, str]] | None = None,
     ) -> None:
-        """`sockets_dir` is where Unix sockets of environments are, and short; `kill_strays` ends what an instance left behind; `isolation` is the level of its environments.
+        """`sockets_dir` is where Unix sockets of environments are, and short; `kill_strays` ends what an instance left behind; `isolation` is
+        the level of its environments, `cores_per_vcpu` what a vCPU of theirs stands for.
 
         `tcp` gives HOST:PORT and the secret with which an instance's agent reaches the server; without it they go by the socket.
         """
@@ -46,6 +48,7 @@ class LocalDriver:
         self._runtimes_dir = runtimes_dir
         self._kill_strays = kill_strays
         self._isolation = isolation
+        self._cores_per_vcpu = cores_per_vcpu
         self._agents: dict[str, asyncio.subprocess.Process] = {}
         self._watchers: dict[str, asyncio.Task[None]] = {}
         self._listeners: list[Callable[[str, str], None]] = []
@@ -72,6 +75,7 @@ class LocalDriver:
             *("--sockets-dir", str(self._sockets_dir / instance.id)),
             *("--runtimes-dir", str(self._runtimes_dir)),
             *("--isolation", self._isolation),
+            *("--cores-per-vcpu", str(self._cores_per_vcpu)),
             stdin=asyncio.subprocess.PIPE if token else asyncio.subprocess.DEVNULL,
             # A session of its own: Ctrl-C in the terminal is for the server, which then stops its agents in order.
             start_new_session=True,

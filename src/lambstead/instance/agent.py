@@ -200,6 +200,7 @@ def _parse(argv: list[str]) -> Host:
     parser.add_argument(
         "--isolation", choices=get_args(IsolationLevel), default="process", help="how environments are kept apart"
     )
+    parser.add_argument("--cores-per-vcpu", type=float, default=1.0, help="what a vCPU of the instance stands for")
     arguments = parser.parse_args(argv)
     server: ServerAddress
     if arguments.socket is not None:
@@ -218,6 +219,7 @@ def _parse(argv: list[str]) -> Host:
         runtimes_dir=arguments.runtimes_dir.absolute(),
         level=arguments.isolation,
         cgroups=find_cgroups(),
+        cores_per_vcpu=arguments.cores_per_vcpu,
     )
 
 

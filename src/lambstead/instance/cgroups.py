@@ -23,6 +23,10 @@ CPU_SHARES = 1_024
 CPU_WEIGHT = 100
 """Version 2's."""
 MAX_WEIGHT = 10_000
+CPU_PERIOD_US = 100_000
+"""Processor time is granted anew every so often; the kernel's default."""
+_LEAST_QUOTA_US = 1_000
+"""What the kernel accepts."""
 _REMOVE_TRIES = 50
 _NEEDED = ("memory", "cpu", "pids")
 _UNIFIED = ""
@@ -34,6 +38,9 @@ class Cgroup(Protocol):
 
     def limit(self, limits: EnvironmentLimits) -> None:
         """Set the limits. Raises OSError."""
+
+    def hold_to(self, cores: float) -> None:
+        """Let its processes have no more processor time than so many cores give, from now on. Raises OSError."""
 
     def add(self, pid: int) -> None:
         """Move a process in; what it starts from then on is in too. Raises OSError."""
@@ -124,6 +131,9 @@ class _UnifiedGroup:
         (self.path / "pids.max").write_text(str(limits.processes))
         (self.path / "cpu.weight").write_text(str(min(MAX_WEIGHT, round(limits.cpu_weight * CPU_WEIGHT))))
 
+    def hold_to(self, cores: float) -> None:
+        (self.path / "cpu.max").write_text(f"{_quota_us(cores)} {CPU_PERIOD_US}")
+
     def add(self, pid: int) -> None:
         (self.path / "cgroup.procs").write_text(str(pid))
 
@@ -197,6 +207,10 @@ class _SeparateGroup:
         (self.pids / "pids.max").write_text(str(limits.processes))
         (self.cpu / "cpu.shares").write_text(str(round(limits.cpu_weight * CPU_SHARES)))
 
+    def hold_to(self, cores: float) -> None:
+        (self.cpu / "cpu.cfs_period_us").write_text(str(CPU_PERIOD_US))
+        (self.cpu / "cpu.cfs_quota_us").write_text(str(_quota_us(cores)))
+
     def add(self, pid: int) -> None:
         for folder in dict.fromkeys((self.memory, self.cpu, self.cpuacct, self.pids)):
             (folder / "cgroup.procs").write_text(str(pid))
@@ -227,7 +241,11 @@ def _separate() -> list[_Separate]:
     return [_Separate(folders["memory"], folders["cpu"], folders["cpuacct"], folders["pids"], every)]
 
 
-# --- both ----------------------------------------------------------------------------------------------------------------
+# --- both, and what they share ----------------------------------------------------------------------------------------------------------------
+
+
+def _quota_us(cores: float) -> int:
+    return max(_LEAST_QUOTA_US, round(cores * CPU_PERIOD_US))
 
 
 def _own_groups() -> list[tuple[list[str], str]]:

@@ -97,6 +97,7 @@ class Environment:
             vcpus=start.vcpus,
             ephemeral_storage_mb=start.ephemeral_storage_mb,
             managed=self._managed,
+            cores_per_vcpu=host.cores_per_vcpu,
         )
         self.cgroup: Cgroup | None = None
         """Where the kernel enforces them; None without, and before the start."""
@@ -409,6 +410,7 @@ class Environment:
                 return
         if self._ending.done():
             return
+        self._hold_to_cores()
         self._ready = True
         platform_log.init_ended("success", init_ms)
         if self._link is not None:
@@ -416,6 +418,14 @@ class Environment:
             api.open_link(self._link)
         self._report(EnvironmentReady(self._start.environment_id, init_ms, main.runtime_pid, self._note))
         await self._ending
+
+    def _hold_to_cores(self) -> None:
+        """Only from here on: what starts is not held back, or no scaling could keep up with the machine."""
+        if self.cgroup is not None and self.limits.cores is not None:
+            try:
+                self.cgroup.hold_to(self.limits.cores)
+            except OSError:
+                _log.exception("no_ceiling", extra={"environment": self._start.environment_id})
 
     async def _connect_link(self) -> LinkConnection:
         return await connect(self._host.server, lambda: LinkConnection(self._link_frame, self._link_lost))

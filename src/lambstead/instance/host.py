@@ -21,3 +21,5 @@ class Host:
     level: IsolationLevel = "process"
     cgroups: Cgroups | None = None
     """Where limits are enforced by the kernel; None where the agent watches over them."""
+    cores_per_vcpu: float = 1.0
+    """Cores of this machine that a vCPU of the instance stands for."""

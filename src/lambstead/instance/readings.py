@@ -30,7 +30,7 @@ class Metered:
     usage: Usage
     cpu_seconds_total: float
     cpu_utilization: float
-    """Share of the vCPUs that the environment was granted, from 0 to 1."""
+    """Share of the cores that the environment was granted, from 0 to 1."""
 
 
 class Meter:
@@ -39,8 +39,8 @@ class Meter:
     The share is one of the grant, or of the machine where that is smaller: an environment that has all cores busy is at 1.
     """
 
-    def __init__(self, vcpus: float) -> None:
-        self._vcpus = min(vcpus, float(os.cpu_count() or 1))
+    def __init__(self, cores: float) -> None:
+        self._cores = min(cores, float(os.cpu_count() or 1))
         self._total = 0.0
         self._at: float | None = None
 
@@ -49,7 +49,7 @@ class Meter:
         # A process that nobody waited for takes its share of the sum along when it ends.
         total = max(self._total, usage.cpu_seconds)
         elapsed = now - self._at if self._at is not None else 0.0
-        utilization = min(1.0, (total - self._total) / elapsed / self._vcpus) if elapsed > 0 else 0.0
+        utilization = min(1.0, (total - self._total) / elapsed / self._cores) if elapsed > 0 else 0.0
         self._total, self._at = total, now
         return Metered(usage, total, utilization)
 

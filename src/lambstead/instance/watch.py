@@ -17,8 +17,8 @@ WATCH_SECONDS = 0.25
 """How often the limits of environments with a control group are looked at."""
 LOOKS_PER_TREE = 2
 """Without control groups, every second look: the whole process table is read."""
-LOOKS_PER_READING = 8
-"""How often the server hears what environments take: every two seconds."""
+LOOKS_PER_READING = 4
+"""How often the server hears what environments take: every second."""
 
 
 class Watch:
@@ -59,7 +59,7 @@ class Watch:
     def _report(self) -> None:
         """Tell the server of those that are ready."""
         ready = {key: each for key, each in self._environments.items() if each.is_ready and key in self._usages}
-        self._meters = {key: self._meters.get(key) or Meter(each.limits.vcpus) for key, each in ready.items()}
+        self._meters = {key: self._meters.get(key) or Meter(each.limits.granted_cores) for key, each in ready.items()}
         now = time.monotonic()
         readings = []
         for key, meter in self._meters.items():
