@@ -258,7 +258,7 @@ class Lambstead:
             store=store,
             functions=self.invocations,
             realm=realm,
-            backoff=Backoff(),
+            backoff=Backoff(settings.durable_backoff_first, settings.durable_backoff_most),
             poke=self.durable_loop.poke,
             poke_retention=self.durable_retention_loop.poke,
             time=TimeSkipping(settings.time_skip, settings.time_skip_callback_grace),
@@ -273,6 +273,7 @@ class Lambstead:
             ),
         )
         self.invocations.durable = self.durable.executions
+        self.invoker.freed = self.durable.freed
 
     def _wire_events(self) -> Context:
         """Everything that invokes by itself: queued events, sources, schedules. Returns what operations of the APIs may use."""

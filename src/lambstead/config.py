@@ -132,6 +132,10 @@ class Settings:
     """How long an asynchronous invocation waits that was throttled or hit by a failure of the platform; doubled every time, up to …"""
     event_backoff_most: timedelta
     """… this long."""
+    durable_backoff_first: timedelta
+    """How long at most a durable execution waits whose invocation crashed or found no room; doubled every time, up to …"""
+    durable_backoff_most: timedelta
+    """… this long."""
     time_skip: bool
     """Durable executions that are started from now on skip the time in which they only wait."""
     time_skip_callback_grace: timedelta
@@ -240,6 +244,12 @@ class Settings:
             ),
             event_backoff_most=sources.duration(
                 "event_backoff_most", timedelta(minutes=5), timedelta(milliseconds=10), timedelta(hours=1)
+            ),
+            durable_backoff_first=sources.duration(
+                "durable_backoff_first", timedelta(seconds=1), timedelta(milliseconds=10), timedelta(hours=1)
+            ),
+            durable_backoff_most=sources.duration(
+                "durable_backoff_most", timedelta(minutes=5), timedelta(milliseconds=10), timedelta(hours=1)
             ),
             time_skip=sources.flag("time_skip", default=False),
             time_skip_callback_grace=sources.duration(

@@ -14,6 +14,7 @@ HOME = Path("/home/somebody")
 DURATION_KEYS = [
     *("slot_wait", "idle_environment", "idle_instance", "instance_poll", "stop_wait"),
     *("event_retry_delay", "event_backoff_first", "event_backoff_most"),
+    *("durable_backoff_first", "durable_backoff_most"),
 ]
 ENDPOINT_KEYS = ["endpoint_url_sqs", "endpoint_url_sns", "endpoint_url_eventbridge", "endpoint_url_s3"]
 

@@ -25,7 +25,9 @@ async def _one_second_call_beside_a_long_event() -> tuple[Outcome | DomainError,
     loop = asyncio.get_running_loop()
     near, far = socket.socketpair()
     _, connection = await loop.create_connection(lambda: LinkConnection(lambda *_: None, lambda *_: None), sock=near)
-    lane = Lane(PublicationKey("f", "1", 1), 1.0, 10, lambda _: None, lambda: None, PlatformRecords(), Throttles())
+    lane = Lane(
+        PublicationKey("f", "1", 1), 1.0, 10, lambda _: None, lambda: None, PlatformRecords(), Throttles(), lambda: None
+    )
     links = [Link("env-1", connection, is_worker=True) for _ in range(2)]
     for link in links:
         lane.joined(link, "zone")

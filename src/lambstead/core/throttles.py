@@ -8,8 +8,9 @@ is given where waiting a second helps: in front of a line.
 import enum
 from collections import Counter
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-from lambstead.core.errors import TooManyRequests
+from lambstead.core.errors import DomainError, Fact, TooManyRequests
 
 MAX_COUNTED = 10_000
 """Counters that are kept; beyond that, throttles of further versions are counted together, under no name."""
@@ -45,11 +46,40 @@ _REASONS = {
 }
 
 
-def throttled(cause: Cause, because: str = "") -> TooManyRequests:
+class Room(NamedTuple):
+    """What an invocation was refused for want of: of one sort there may be some again at any end of an invocation."""
+
+    cause: Cause
+    function: str = ""
+    """Empty for the account's."""
+
+
+class NoRoom(TooManyRequests):
+    """A refusal that says what was missing."""
+
+    def __init__(self, cause: Cause, message: str, **facts: Fact) -> None:
+        super().__init__(message, **facts)
+        self.cause = cause
+
+
+def room_for(error: DomainError, function: str) -> Room | None:
+    """What an invocation of the function was refused for want of; None when it was refused for another reason."""
+    match error:
+        case NoRoom(cause=Cause.RESERVED_CONCURRENCY as cause):
+            return Room(cause, function)
+        case NoRoom(cause=Cause.ACCOUNT_CONCURRENCY as cause):
+            return Room(cause)
+        case NoRoom(cause=Cause.NO_SLOT | Cause.LINE_FULL):
+            return Room(Cause.NO_SLOT, function)
+        case _:
+            return None
+
+
+def throttled(cause: Cause, because: str = "") -> NoRoom:
     """The answer; `because` says in our words what AWS's do not."""
     message = f"Rate Exceeded. ({because})" if because else "Rate Exceeded."
     after = None if cause in (Cause.RESERVED_CONCURRENCY, Cause.ACCOUNT_CONCURRENCY) else RETRY_AFTER_S
-    return TooManyRequests(message, Reason=cause.reason, Type="User", retryAfterSeconds=after)
+    return NoRoom(cause, message, Reason=cause.reason, Type="User", retryAfterSeconds=after)
 
 
 @dataclass(frozen=True, slots=True)

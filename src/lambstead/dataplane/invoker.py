@@ -14,14 +14,14 @@ from dataclasses import dataclass, replace
 from lambstead.core.account import CONCURRENT_EXECUTIONS
 from lambstead.core.admission import Load
 from lambstead.core.arn import FunctionRef, Realm
-from lambstead.core.concurrency import Exhausted, Held, Ledger
+from lambstead.core.concurrency import Drawn, Exhausted, Held, Ledger
 from lambstead.core.demand import Counts
 from lambstead.core.errors import DomainError, NeedsOrdinaryWay, TooManyRequests
 from lambstead.core.fleet import PublicationKey
 from lambstead.core.invocations import Target, resolve
 from lambstead.core.streaming import BYTES_PER_SECOND
 from lambstead.core.tenancy import check_tenant
-from lambstead.core.throttles import Cause, Throttles, throttled
+from lambstead.core.throttles import Cause, Room, Throttles, throttled
 from lambstead.dataplane.lane import Lane, Link, Settle
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
@@ -29,6 +29,8 @@ from lambstead.dataplane.routes import Routes
 from lambstead.dataplane.streams import Parts, ResponseStream
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
+
+_OF_THE_ACCOUNT = Room(Cause.ACCOUNT_CONCURRENCY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +80,8 @@ class Invoker:
         self._records = records
         self._demand_changed = demand_changed
         self._refusal = refusal
+        self.freed: Callable[[Room], None] = lambda room: None
+        """Called when there is room for one invocation again that nobody in line takes."""
         self._lanes: dict[PublicationKey, Lane] = {}
         self._standard: set[PublicationKey] = set()
         self._ledger = Ledger()
@@ -167,6 +171,10 @@ class Invoker:
         def settled(outcome: Outcome | DomainError) -> None:
             self._ledger.settle(held)
             settle(outcome)
+            if held.drawn is Drawn.UNRESERVED:
+                self.freed(_OF_THE_ACCOUNT)
+            else:
+                self.freed(Room(Cause.RESERVED_CONCURRENCY, held.function))
 
         try:
             self._lane_of(target, invocation.tenant_id).submit(target, invocation, settled, stream)
@@ -305,6 +313,7 @@ class Invoker:
 
     def _lane(self, key: PublicationKey, *, managed: bool) -> Lane:
         limits = self._limits
+        room = Room(Cause.NO_SLOT, key.function)
         lane = Lane(
             key,
             limits.slot_wait_s if managed else limits.cold_start_wait_s,
@@ -313,6 +322,7 @@ class Invoker:
             self._demand_changed,
             self._records,
             self._throttles,
+            lambda: self.freed(room),
         )
         self._lanes[key] = lane
         if not managed:

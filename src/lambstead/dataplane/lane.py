@@ -114,6 +114,8 @@ class Lane:
     """Where starts and ends of what workers run are recorded; agents record what goes through them."""
     throttles: Throttles
     """Where refusals are counted."""
+    freed: Callable[[], None]
+    """Called when a slot comes free that nobody in line takes, once for each."""
     throttled: int = 0
     """Invocations that were refused for want of a slot."""
     pool: Pool = field(init=False)
@@ -261,8 +263,11 @@ class Lane:
             # A relayed worker died. If an event is on its way to it, it is not idle here: the event comes back rejected.
             environment.idle.remove(link)
             link.connection.close()
-        for granted in self.pool.slots_changed(link.environment_id, change):
+        grants = self.pool.slots_changed(link.environment_id, change)
+        for granted in grants:
             self._deliver(self._alive[granted.ticket], link.environment_id)
+        for _ in range(change - len(grants)):
+            self.freed()
 
     def _deliver(self, running: Running, environment_id: str) -> None:
         target, invocation = running.target, running.invocation

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from lambstead.core.durable import lifecycle, triggers
 from lambstead.core.durable.checkpoints import CheckpointRequest, check_token, checkpoint
 from lambstead.core.durable.identifiers import checkpoint_token
-from lambstead.core.durable.lifecycle import Backoff, Crashed, Gone, InvocationEnd, NotRun, Returned, Start
+from lambstead.core.durable.lifecycle import Backoff, Crashed, Gone, InvocationEnd, Lost, NotRun, Returned, Start
 from lambstead.core.durable.model import (
     Action,
     ChainedInvoke,
@@ -365,6 +365,7 @@ class Durable(RuleBasedStateMachine):
             [
                 Returned(b'{"Status":"PENDING"}'),
                 Crashed(ErrorObject("exit status 1", "Runtime.ExitError")),
+                Lost(ErrorObject("The server ended.", "ServiceException")),
                 NotRun("throttled"),
             ]
         )

@@ -1,5 +1,7 @@
 """How an execution goes from invocation to invocation, and ends. Facts: durable reference §4 and §7."""
 
+from datetime import timedelta
+
 import pytest
 from tests.core.durable.runs import Run
 
@@ -7,7 +9,7 @@ from lambstead.core.arn import Realm
 from lambstead.core.durable import lifecycle, triggers
 from lambstead.core.durable.documents import event_document, execution_document, invocation_event, state_page
 from lambstead.core.durable.identifiers import callback_id, parse_callback_id
-from lambstead.core.durable.lifecycle import Crashed, Gone, NotRun, Returned
+from lambstead.core.durable.lifecycle import Crashed, Gone, Lost, NotRun, Returned
 from lambstead.core.durable.model import ErrorObject, OperationStatus
 from lambstead.core.errors import CallbackTimeout, InvalidParameterValue
 
@@ -98,6 +100,25 @@ def test_crashes_are_repeated_with_growing_delay_and_stand_in_the_history() -> N
         "Payload": {"ErrorMessage": "exit status 1", "ErrorType": "Runtime.ExitError"},
         "Truncated": False,
     }
+
+
+def test_an_invocation_lost_with_its_server_is_repeated_at_once_and_counts_for_no_delay() -> None:
+    run = Run().invoked()
+    run.ended(Crashed(EXIT))
+    run.later(1)
+    for _ in range(5):
+        run.invoked().ended(Lost(EXIT))
+        assert triggers.wants_invocation(run.state, run.now)
+    run.invoked().ended(Crashed(EXIT))
+    assert run.state.execution.retry_at == run.now + timedelta(seconds=2), "the second crash, whatever was lost between"
+    assert run.types() == ["ExecutionStarted", *["InvocationCompleted"] * 7]
+
+
+def test_room_ends_the_delay_that_the_want_of_it_began() -> None:
+    run = Run().invoked()
+    run.ended(NotRun("Rate Exceeded."))
+    assert not triggers.wants_invocation(run.state, run.now)
+    assert triggers.wants_invocation(triggers.without_delay(run.state), run.now)
 
 
 def test_a_throttled_invocation_leaves_no_trace_and_forgets_no_news() -> None:

@@ -12,6 +12,7 @@ from datetime import datetime
 
 from lambstead.control.durable.invocations import error_of
 from lambstead.control.durable.lanes import Lanes, UnknownExecution
+from lambstead.control.durable.parked import Parked
 from lambstead.control.invoke_path import Functions
 from lambstead.core.arn import FunctionRef
 from lambstead.core.durable.lifecycle import Backoff
@@ -20,6 +21,7 @@ from lambstead.core.durable.records import Errand
 from lambstead.core.durable.time_skip import caught_up, now_of
 from lambstead.core.durable.triggers import ChainedEnd, chained_ended, fire_due
 from lambstead.core.errors import DomainError, InvalidParameterValue, ResourceNotFound, ServiceFailure
+from lambstead.core.throttles import Room, room_for
 from lambstead.store.port import Store
 
 _ENDS = {
@@ -34,16 +36,27 @@ class Errands:
     """See the module."""
 
     def __init__(
-        self, store: Store, lanes: Lanes, functions: Functions, backoff: Backoff, now: Callable[[], datetime]
+        self,
+        store: Store,
+        lanes: Lanes,
+        functions: Functions,
+        backoff: Backoff,
+        now: Callable[[], datetime],
+        parked: Parked,
+        do_soon: Callable[[Errand, Room | None], None],
     ) -> None:
+        """`do_soon` has an errand done soon."""
+        self._parked = parked
+        self._do_soon = do_soon
         self._store = store
         self._lanes = lanes
         self._functions = functions
         self._backoff = backoff
         self._now = now
 
-    async def do(self, errand: Errand) -> None:
-        """Do one errand to its end, or put it off when the function could not be run."""
+    async def do(self, errand: Errand, room: Room | None = None) -> None:
+        """Do one errand to its end, or put it off when the function could not be run. `room` is what it was called for, after a refusal."""
+        self._parked.forget(errand.key)
         end: ChainedEnd | None = None
         child: Execution | None = None
         if errand.child_id is not None:
@@ -52,10 +65,12 @@ class Errands:
         else:
             chained = await self._chained(errand)
             if chained is not None:
-                end = await self._run(chained)
+                end = await self._run(chained, errand)
                 if end is None:
                     await self._put_off(errand)
                     return
+            elif room is not None:
+                self._parked.freed(room)  # not needed here: for the next one
         await self._settle(errand, end, child)
 
     async def _child(self, child_id: str) -> Execution | None:
@@ -71,7 +86,7 @@ class Errands:
                     return operation.chained
         return None
 
-    async def _run(self, chained: ChainedInvoke) -> ChainedEnd | None:
+    async def _run(self, chained: ChainedInvoke, errand: Errand) -> ChainedEnd | None:
         """How the function ended; None when it could not be run now."""
         try:
             target = await self._functions.resolve(FunctionRef(chained.function, chained.version))
@@ -84,7 +99,10 @@ class Errands:
             )
         except (ResourceNotFound, ServiceFailure, InvalidParameterValue) as error:
             return ChainedEnd(OperationStatus.FAILED, error=ErrorObject(error.message, error.shape))
-        except DomainError:
+        except DomainError as error:
+            room = room_for(error, chained.function)
+            if room is not None:
+                self._parked.add(room, errand.key, lambda: self._do_soon(errand, room))
             return None
         if answer.is_error:
             return ChainedEnd(OperationStatus.FAILED, error=error_of(answer.payload))

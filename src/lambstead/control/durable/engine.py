@@ -1,7 +1,8 @@
 """The engine around the rules of durable executions: what is due is found here and sent through the one door.
 
     a change that wants an invocation ─┐
-    a timer, timeout or retry is due ──┼──► ready queue ──► advance: fire timers, begin, run the function, settle
+    a timer, timeout or retry is due ──┤
+    room, for want of which it waits ──┼──► ready queue ──► advance: fire timers, begin, run the function, settle
     an errand of a CHAINED_INVOKE ─────┘
 
 What is due stands in the store with its time. The loop looks at the earliest, sleeps until then, and keeps nothing of executions that sleep. A start
@@ -20,6 +21,7 @@ from lambstead.control.durable.interventions import Interventions
 from lambstead.control.durable.invocations import DurableInvocations
 from lambstead.control.durable.lanes import Lanes
 from lambstead.control.durable.notices import Notices
+from lambstead.control.durable.parked import Parked
 from lambstead.control.durable.ready import ReadyQueue
 from lambstead.control.invoke_path import Functions
 from lambstead.core.arn import Realm
@@ -27,6 +29,7 @@ from lambstead.core.durable.lifecycle import Backoff
 from lambstead.core.durable.model import Change, Execution, ExecutionStatus, State, StatusChanged
 from lambstead.core.durable.records import Errand
 from lambstead.core.durable.time_skip import wake_at
+from lambstead.core.throttles import Room
 from lambstead.store.port import Reader, Store, Transaction
 
 log = logging.getLogger(__name__)
@@ -60,8 +63,12 @@ class DurableEngine:
         self._lanes = Lanes(store, utc_now)
         self._lanes.followers = self
         self._ready = ReadyQueue(poke)
-        self._invocations = DurableInvocations(self._lanes, functions, realm, backoff, utc_now)
-        self._errands = Errands(store, self._lanes, functions, backoff, utc_now)
+        self._parked = Parked()
+        self._invocations = DurableInvocations(
+            self._lanes, functions, realm, backoff, utc_now, self._parked, self._advance
+        )
+        self._errands = Errands(store, self._lanes, functions, backoff, utc_now, self._parked, self._do)
+        store.on_change(self._parked.changed)
         self.executions = DurableExecutions(store, self._lanes, functions, realm, utc_now, time)
         self.executions.started = self._started
         self.interventions = Interventions(
@@ -93,6 +100,7 @@ class DurableEngine:
     def forget(self) -> None:
         """Every execution was removed from the store."""
         self._lanes.forget()
+        self._parked.clear()
         self.notices.forget()
         self.executions.forget()
 
@@ -135,6 +143,13 @@ class DurableEngine:
     def _advance(self, execution_id: str) -> None:
         self._ready.offer(execution_id, lambda: self._invocations.advance(execution_id))
 
+    def _do(self, errand: Errand, room: Room | None = None) -> None:
+        self._ready.offer(errand.key, partial(self._errands.do, errand, room))
+
+    def freed(self, room: Room) -> None:
+        """There is room for one invocation more on the invoke path: whatever was refused for want of it is tried again."""
+        self._parked.freed(room)
+
     # --- the loops' bodies ------------------------------------------------------------------------------------------------------
 
     async def reconcile(self) -> timedelta | None:
@@ -149,7 +164,7 @@ class DurableEngine:
         executions, errands = await self._store.read(due)
         await asyncio.gather(*(self._take_up(each) for each in executions))
         for errand in errands:
-            self._ready.offer(f"{errand.execution_id}/{errand.operation_id}", partial(self._errands.do, errand))
+            self._do(errand)
         more = max(len(executions), len(errands)) == limit and self._ready.has_room
         return timedelta(milliseconds=1) if more else await self._until_next(now)
 

@@ -15,6 +15,7 @@ from datetime import datetime
 import msgspec
 
 from lambstead.control.durable.lanes import Lane, Lanes, UnknownExecution
+from lambstead.control.durable.parked import Parked
 from lambstead.control.invoke_path import Functions
 from lambstead.core.arn import FunctionRef, Realm
 from lambstead.core.durable.documents import invocation_event
@@ -23,6 +24,7 @@ from lambstead.core.durable.lifecycle import (
     Crashed,
     Gone,
     InvocationEnd,
+    Lost,
     NotRun,
     Returned,
     begin_invocation,
@@ -31,8 +33,9 @@ from lambstead.core.durable.lifecycle import (
 from lambstead.core.durable.model import ErrorObject, Execution, joined
 from lambstead.core.durable.records import state_marker
 from lambstead.core.durable.time_skip import idle, now_of, skip
-from lambstead.core.durable.triggers import fire_due, wants_invocation
+from lambstead.core.durable.triggers import fire_due, wants_invocation, without_delay
 from lambstead.core.errors import DomainError, ResourceNotFound, ServiceFailure
+from lambstead.core.throttles import Room, room_for
 
 
 class DurableInvocations:
@@ -45,7 +48,14 @@ class DurableInvocations:
         realm: Realm,
         backoff: Backoff,
         now: Callable[[], datetime],
+        parked: Parked,
+        advance: Callable[[str], None],
     ) -> None:
+        """`advance` has an execution advanced soon."""
+        self._parked = parked
+        self._advance_soon = advance
+        self._called: dict[str, Room] = {}
+        """Executions that were refused for want of room, of which there is some now."""
         self._lanes = lanes
         self._functions = functions
         self._realm = realm
@@ -54,12 +64,23 @@ class DurableInvocations:
 
     async def advance(self, execution_id: str) -> None:
         """Let timers happen that are due, and run the function if the execution wants that then."""
+        room = self._called.pop(execution_id, None)
         with contextlib.suppress(UnknownExecution):
             async with self._lanes.hold(execution_id) as lane:
-                begun = await self._begin(lane)
+                begun = await self._begin(lane, has_room=room is not None)
             if begun is not None:
                 request_id, run = begun
                 await self._settle(execution_id, request_id, await run)
+                return
+        if room is not None:
+            self._parked.freed(room)  # not needed here: for the next one
+
+    def _park(self, execution_id: str, room: Room) -> None:
+        def call() -> None:
+            self._called[execution_id] = room
+            self._advance_soon(execution_id)
+
+        self._parked.add(room, execution_id, call)
 
     async def fire(self, execution_id: str) -> None:
         """Let timers happen that are due, and no more."""
@@ -75,19 +96,21 @@ class DurableInvocations:
             async with self._lanes.hold(execution_id) as lane:
                 live = lane.execution.live
                 request_id = live.request_id if live is not None else ""
-            await self._settle(execution_id, request_id, Crashed(ErrorObject(because, "ServiceException")))
+            await self._settle(execution_id, request_id, Lost(ErrorObject(because, "ServiceException")))
 
-    async def _begin(self, lane: Lane) -> "tuple[str, asyncio.Task[InvocationEnd]] | None":
+    async def _begin(self, lane: Lane, *, has_room: bool) -> "tuple[str, asyncio.Task[InvocationEnd]] | None":
         """Start the function and write that it started, both at once. None when there is nothing to run."""
-        skipped = skip(lane.state, lane.now())
-        state = lane.state if skipped is None else skipped.applied_to(lane.state)
+        found = without_delay(lane.state) if has_room else lane.state
+        skipped = skip(found, lane.now())
+        state = found if skipped is None else skipped.applied_to(found)
         now = now_of(state.execution, self._now())
         fired = joined(skipped, fire_due(state, now))
-        state = lane.state if fired is None else fired.applied_to(lane.state)
+        state = found if fired is None else fired.applied_to(found)
         if not wants_invocation(state, now):
             if fired is not None:
                 await lane.write(fired)
             return None
+        self._parked.forget(lane.execution_id)
         request_id = str(uuid.uuid4())
         begun = begin_invocation(state, request_id, now)
         change = begun if fired is None else fired.then(begun)
@@ -116,6 +139,9 @@ class DurableInvocations:
         except ServiceFailure as error:
             return Crashed(ErrorObject(error.message, error.shape))
         except DomainError as error:
+            room = room_for(error, execution.function)
+            if room is not None:
+                self._park(execution.id, room)
             return NotRun(error.message)
         return Crashed(error_of(answer.payload)) if answer.is_error else Returned(answer.payload)
 

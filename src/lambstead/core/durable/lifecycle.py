@@ -144,6 +144,13 @@ class Crashed:
 
 
 @dataclass(frozen=True, slots=True)
+class Lost:
+    """The server that ran the function ended, which says nothing of the function: it is invoked again at once."""
+
+    error: ErrorObject
+
+
+@dataclass(frozen=True, slots=True)
 class NotRun:
     """The function was never given the event, for want of concurrency or of a place to run."""
 
@@ -157,7 +164,7 @@ class Gone:
     message: str
 
 
-InvocationEnd = Returned | Crashed | NotRun | Gone
+InvocationEnd = Returned | Crashed | Lost | NotRun | Gone
 
 
 def invocation_ended(
@@ -184,6 +191,9 @@ def invocation_ended(
         case Crashed(error):
             _completed(draft, live, error_payload(error))
             _after_crash(draft, error, backoff)
+        case Lost(error):
+            _completed(draft, live, error_payload(error))
+            _after_crash(draft, error, None)
         case Returned(output):
             _after_return(draft, live, envelope_of(output))
     return draft.change()
@@ -198,16 +208,19 @@ def _completed(draft: Draft, live: LiveInvocation, error: Mapping[str, object]) 
     )
 
 
-def _repeat(draft: Draft, backoff: Backoff) -> None:
-    """Have the function invoked again, after a while; a pause that was asked for begins."""
-    failures = draft.execution.failures + 1
-    retry_at = draft.now + backoff.delay(failures)
-    draft.execution = replace(draft.execution, failures=failures, must_invoke=True, retry_at=retry_at)
+def _repeat(draft: Draft, backoff: Backoff | None) -> None:
+    """Have the function invoked again, after a while or without back-off at once; a pause that was asked for begins."""
+    if backoff is None:
+        draft.execution = replace(draft.execution, must_invoke=True, retry_at=None)
+    else:
+        failures = draft.execution.failures + 1
+        retry_at = draft.now + backoff.delay(failures)
+        draft.execution = replace(draft.execution, failures=failures, must_invoke=True, retry_at=retry_at)
     if draft.execution.status is ExecutionStatus.PAUSING:
         begin_pause(draft)
 
 
-def _after_crash(draft: Draft, error: ErrorObject, backoff: Backoff) -> None:
+def _after_crash(draft: Draft, error: ErrorObject, backoff: Backoff | None) -> None:
     end = draft.execution.checkpointed_end
     if end is not None:
         draft.end(end)

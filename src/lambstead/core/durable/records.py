@@ -66,6 +66,11 @@ class Errand:
     refusals: int = 0
     """How often the function could not be run."""
 
+    @property
+    def key(self) -> str:
+        """Tells it from all others; begins with its execution."""
+        return f"{self.execution_id}/{self.operation_id}"
+
 
 def input_digest(payload: str) -> str:
     """SHA-256 of an input, by which a repeated start is known."""

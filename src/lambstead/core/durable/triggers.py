@@ -180,6 +180,11 @@ def wants_invocation(state: State, now: datetime) -> bool:
     return has_cause(execution) and (execution.retry_at is None or execution.retry_at <= now)
 
 
+def without_delay(state: State) -> State:
+    """The state in which the function need not wait for its next invocation: there is room, and for want of it the last one was refused."""
+    return replace(state, execution=replace(state.execution, retry_at=None))
+
+
 def has_cause(execution: Execution) -> bool:
     """True when the function is to be invoked, now or after the pause that follows a failure."""
     if execution.status is not ExecutionStatus.RUNNING or execution.live is not None:
