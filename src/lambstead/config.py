@@ -334,13 +334,13 @@ class _Sources:
             )
         return found
 
-    def choice(self, key: str, choices: Sequence[str], default: str, more: str = "") -> str:
-        """One of `choices`; `more` is said to whoever names another."""
+    def choice(self, key: str, choices: Sequence[str], default: str) -> str:
+        """One of `choices`."""
         place, value, _ = self._find(key)
         if value is None:
             return default
         if value not in choices:
-            raise SettingsError(f"{place}: {_shown(value)} is not one of {', '.join(choices)}.{more}")
+            raise SettingsError(f"{place}: {_shown(value)} is not one of {', '.join(choices)}.")
         return str(value)
 
     def flag(self, key: str, *, default: bool) -> bool:

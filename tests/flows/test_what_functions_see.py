@@ -70,7 +70,7 @@ MANAGED = {
 }
 
 
-IN_A_SANDBOX = pytest.mark.parametrize("scene", ["sandbox"], indirect=True)
+IN_A_SANDBOX = pytest.mark.parametrize("scene", ["sandbox", "oci"], indirect=True)
 """Only there are places of its own."""
 
 

@@ -11,6 +11,21 @@ from lambstead.instance.cgroups import find_cgroups
 from lambstead.instance.isolation import AUTOMATIC
 from lambstead.instance.levels import LevelFails, strongest, try_level
 
+SLOW = """
+import os, socket, time, pathlib
+
+def handler(event, context):
+    here = pathlib.Path("/tmp/here")
+    here.mkdir(exist_ok=True)
+    (here / str(os.getpid())).touch()
+    deadline = time.monotonic() + 20
+    while len(list(here.iterdir())) < 6 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    # A connection of the worker's own to its Runtime API that drops: its worker is looked for.
+    socket.create_connection(os.environ["AWS_LAMBDA_RUNTIME_API"].split(":")).close()
+    time.sleep(1)
+    return len(list(here.iterdir()))
+"""
 SOURCE = "def handler(event, context):\n    return event\n"
 
 
@@ -43,6 +58,22 @@ def test_no_control_group_of_a_container_outlives_it(tmp_path: Path) -> None:
         assert groups(replacement["id"])
         server.aws.delete_function(FunctionName="any")
         wait_for(lambda: not groups(replacement["id"]), "the ended environment's groups are gone")
+
+
+@pytest.mark.usefixtures("runtimes")
+def test_workers_that_cannot_be_counted_are_not_missed(tmp_path: Path) -> None:
+    """Of gVisor's processes this machine sees others, and fewer."""
+    try:
+        try_level("gvisor")
+    except LevelFails as exc:
+        pytest.skip(f"level gvisor: {exc} {exc.advice}")
+    with running(tmp_path / "data", "--isolation", "gvisor", instance_poll="200ms") as server:
+        publish_managed(server.aws, "slow", SLOW, create_provider(server.aws), slots=6)
+        calls = [server.clients.submit(invoke, server.aws, "slow", 1) for _ in range(6)]
+        # Six workers, each at most one at a time: they only meet if every one is there.
+        assert {each.result().payload for each in calls} == {6}
+        (environment,) = server.environments("slow")
+        assert environment["slots"] == 6
 
 
 def test_containers_are_used_only_where_they_are_asked_for() -> None:

@@ -18,6 +18,7 @@ import pytest
 from tests.instance.harness import running_agent
 
 from lambstead.instance import nat
+from lambstead.instance.cgroups import find_cgroups, group_name
 from lambstead.instance.levels import LevelFails, try_egress, try_level
 
 pytestmark = pytest.mark.anyio
@@ -196,3 +197,6 @@ async def test_nothing_is_left_when_the_agent_is_killed(
         assert gateway.process is not None
         gateway.process.kill()
         # running_agent waits until no process of the instance is left
+    cgroups = find_cgroups()
+    if cgroups is not None:
+        cgroups.sweep(group_name(gateway.instance_id, ""))  # as the server does

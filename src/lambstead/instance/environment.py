@@ -106,7 +106,7 @@ class Environment:
         self._output: LogCapture | None = None
         self._platform_log: PlatformLog | None = None
         self._folders = Folders(host.environments_dir, host.sockets_dir, start.environment_id)
-        self._workers = Workers(start, self, self._progress.set)
+        self._workers = Workers(start, self, self._progress.set, are_visible=self._isolation.passes_descriptors)
         self._nat: Nat | None = None
         self._marks = {MARKED_VARIABLE: start.log_stream}
         self._note = ""

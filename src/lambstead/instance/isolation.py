@@ -170,7 +170,8 @@ class Isolation:
 
     @property
     def passes_descriptors(self) -> bool:
-        """Whether a process inside can be given open files and sockets of ours. gVisor's kernel knows none of this machine's."""
+        """Whether a process inside can be given open files and sockets of ours. gVisor's kernel knows none of this machine's, nor are
+        its processes this machine's."""
         return self.level != "gvisor"
 
     @property

@@ -47,8 +47,11 @@ class WorkersOwner(Life, Protocol):
 class Workers:
     """`link` before the runtime is described, `expect` what it says, then count; `close` at the end."""
 
-    def __init__(self, start: StartEnvironment, owner: WorkersOwner, progress: Callable[[], None]) -> None:
-        """`progress` is called when init may have come further."""
+    def __init__(
+        self, start: StartEnvironment, owner: WorkersOwner, progress: Callable[[], None], *, are_visible: bool
+    ) -> None:
+        """`progress` is called when init may have come further; `are_visible`: they are processes of this machine's kernel."""
+        self._are_visible = are_visible
         self._start = start
         self._owner = owner
         self._progress = progress
@@ -146,6 +149,8 @@ class Workers:
             self.lost(alive)
 
     def _count(self) -> int | None:
+        if not self._are_visible:
+            return None
         import psutil  # only needed when workers are missing; its import would slow every start of an agent
 
         main = self._owner.main
