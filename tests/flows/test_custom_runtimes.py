@@ -15,6 +15,7 @@ from tests.harness import (
     archive,
     create_function,
     create_provider,
+    custom_runtime,
     invoke,
     on_provider,
     wait_active,
@@ -129,3 +130,11 @@ def test_runtimes_that_are_not_built_are_refused_at_create_with_the_missing_piec
         deploy(aws, runtime.replace(".", "-"), archive({"x": ""}), Runtime=runtime)
     assert refused.value.response["Error"]["Code"] == "InvalidParameterValueException"
     assert "it lacks a launcher for AWS's" in refused.value.response["Error"]["Message"]
+
+
+def test_an_answer_that_was_sent_before_the_runtime_ended_is_the_answer(server: Server, aws: "LambdaClient") -> None:
+    """Some of it is still in the kernel when the process is gone, mostly where many do it at once."""
+    deploy(aws, "last-words", custom_runtime("last_words.py"))
+    for answer in server.clients.map(lambda _: invoke(aws, "last-words", {}), range(24)):
+        assert answer.error is None, answer.payload
+        assert answer.payload == "x" * 400_000

@@ -72,6 +72,8 @@ from lambstead.link.messages import (
 
 FRAMING_RUNTIMES = ("python3.",)
 """Runtimes whose client hands log records over in frames when it is given a descriptor for them; on demand only."""
+LAST_BREATH_SECONDS = 0.5
+"""How long we read on from a runtime that is gone; only a process that it left behind can make it that long."""
 EXTRA_LOG_SOURCES = 16
 
 _log = logging.getLogger("lambstead.instance")
@@ -524,6 +526,8 @@ class Environment:
     async def _tear_down(self, ending: Ending) -> None:
         """Settle what runs, kill everything, keep its last words, remove its files."""
         if self._api is not None:
+            if ending.is_exit:
+                await self._hear_out(self._api)
             self._api.end(
                 ending.message if ending.is_exit else exit_message(-signal.SIGKILL),
                 ending.error_type if ending.is_exit else "Runtime.ExitError",
@@ -541,6 +545,12 @@ class Environment:
         if self._output is not None:
             self._output.close()
         await self._folders.remove()
+
+    async def _hear_out(self, api: RuntimeApiServer) -> None:
+        """What a runtime sent with its last breath may still be in the kernel, more of it than one read takes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LAST_BREATH_SECONDS):
+                await asyncio.gather(api.hear_out(), self._workers.hear_out())
 
     def _log_ending(self, platform_log: PlatformLog, ending: Ending) -> None:
         if not ending.error_type:

@@ -45,6 +45,7 @@ class LinkedRuntime:
         self._running: tuple[int, str] | None = None
         """Stream and request id of the event that it has and has not answered."""
         self._grace: asyncio.TimerHandle | None = None
+        self._has_ended = asyncio.Event()
         self._is_closed = False
 
     async def open(self) -> int:
@@ -56,6 +57,10 @@ class LinkedRuntime:
     def serve(self, invocations: Invocations) -> None:
         """Its polls and answers go there."""
         self._invocations = invocations
+
+    async def hear_out(self) -> None:
+        """The worker is gone: take what it sent before it went."""
+        await self._has_ended.wait()
 
     def close(self) -> None:
         """The environment is over."""
@@ -118,6 +123,7 @@ class LinkedRuntime:
         return answered if isinstance(answered, Invocation) else None
 
     def _lost(self, link: LinkConnection, exc: Exception | None) -> None:
+        self._has_ended.set()
         if self._is_closed or self._invocations is None:
             return
         self._invocations.lost(NUMBER)

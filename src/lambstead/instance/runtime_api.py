@@ -78,6 +78,7 @@ class RuntimeApiServer:
         self._connections: dict[WorkerId, HttpConnection] = {}
         self._numbers = itertools.count(FIRST_CONNECTION)
         self._is_shared = True
+        self._one_ended = asyncio.Event()
         self.address = ""
 
     async def listen(self, listener: socket.socket | None = None) -> None:
@@ -101,6 +102,12 @@ class RuntimeApiServer:
     def link_frame(self, frame: Frame) -> None:
         """See `Invocations.link_frame`."""
         self.invocations.link_frame(frame)
+
+    async def hear_out(self) -> None:
+        """The runtime is gone: take what it sent before it went. Its connections end with it, unless another process keeps them."""
+        while self._connections:
+            self._one_ended.clear()
+            await self._one_ended.wait()
 
     def end(self, message: str, error_type: str = "Runtime.ExitError") -> None:
         """The runtime is gone: fail what still runs with `error_type` and `message`, and take no more requests."""
@@ -150,6 +157,7 @@ class RuntimeApiServer:
         worker = WorkerId(connection.number)
         if self._connections.pop(worker, None) is not None:
             self.invocations.lost(worker)
+            self._one_ended.set()
 
     # From the runtime
 

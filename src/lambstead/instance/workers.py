@@ -100,6 +100,11 @@ class Workers:
         if self._on_demand is not None:
             self._on_demand.serve(invocations)
 
+    async def hear_out(self) -> None:
+        """The runtime is gone: take what those that speak the link with us sent before."""
+        if self._on_demand is not None:
+            await self._on_demand.hear_out()
+
     def expect(self, process: RuntimeProcess) -> None:
         """What the runtime says of them."""
         self.connections = process.connections
