@@ -5,18 +5,14 @@ Everything is wired here with ordinary calls; no other module knows how the part
 
 import asyncio
 import contextlib
-import fcntl
 import functools
 import gc
-import json
 import logging
-import os
 import random
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 import uvloop
@@ -24,8 +20,6 @@ import uvloop
 from lambstead.api.context import Call, Context
 from lambstead.api.lambda_invoke import invoke_event
 from lambstead.api.operations import LAMBDA, LOGS, SCHEDULER
-from lambstead.companion.moto_services import MotoServices, is_installed
-from lambstead.companion.services import Companion
 from lambstead.config import Settings, SettingsError
 from lambstead.control.agents import Agents
 from lambstead.control.chaos import Chaos, LateOrders
@@ -50,15 +44,13 @@ from lambstead.core.event_queue import RetryPolicy
 from lambstead.core.log_streams import instance_mark
 from lambstead.core.managed_ec2 import ManagedInstance
 from lambstead.core.throttles import Throttles
+from lambstead.data_directory import agents_socket, locked, made, remove_record, write_record
 from lambstead.dataplane.invoker import Invoker, Limits
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
-from lambstead.drivers.destinations import AwsDestinations
 from lambstead.drivers.faults import FaultyDriver
 from lambstead.drivers.local import LocalDriver
-from lambstead.drivers.objects import S3Objects
 from lambstead.drivers.port import Driver
-from lambstead.drivers.subnets import Ec2Subnets
 from lambstead.drivers.webhooks import HttpWebhooks
 from lambstead.instance.cgroups import find_cgroups, group_name
 from lambstead.instance.isolation import IsolationLevel
@@ -80,6 +72,8 @@ from lambstead.server.pages import Pages
 from lambstead.server.proxy import with_caller
 from lambstead.server.short_checkpoints import ShortCheckpoints
 from lambstead.server.status import status
+from lambstead.server_log import log_to_stderr
+from lambstead.services import companion_of, destinations_of, objects_of, subnets_of
 from lambstead.store.log_files import LogFiles
 from lambstead.store.packages import DiskPackages
 from lambstead.store.sqlite import SqliteStore
@@ -99,14 +93,6 @@ DURABLE_TICK = timedelta(seconds=5)
 TERMINATED_SHOWN = timedelta(hours=1)
 """How long EC2 shows an instance that was terminated (EC2 User Guide: "for a short while", usually less than an hour)."""
 RETENTION_TICK = timedelta(minutes=5)
-MAX_SOCKET_FOLDER = 60
-"""Unix socket paths are limited to 107 bytes; a deep data directory gets its sockets below the system's temporary folder.
-
-Longest below it: `sockets/<instance id>/<8 characters>/link.sock`, 47 bytes with the slash before it."""
-
-
-class ServerAlreadyRunning(Exception):
-    """Another server holds the data directory; the message says which and what to do."""
 
 
 def serve(settings: Settings, ready: Callable[[str], None]) -> int:
@@ -114,9 +100,9 @@ def serve(settings: Settings, ready: Callable[[str], None]) -> int:
 
     Raises ServerAlreadyRunning, PortTaken or SchemaTooNew before anything is started.
     """
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level)
     settings.data_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(settings.data_dir):
+    with locked(settings.data_dir):
         if settings.gateways == 1:
             listeners = [bind(settings.host, settings.port)]
         else:
@@ -136,13 +122,12 @@ async def _serve(settings: Settings, listeners: Sequence[socket.socket], ready: 
     # What is there now stays: a full collection that has to look at it stops every invocation for tens of milliseconds.
     gc.collect()
     gc.freeze()
-    record = settings.data_dir / "server.json"
-    _write_record(record, settings, lambstead.url)
+    write_record(settings, lambstead.url)
     try:
         ready(lambstead.url)
         await stop.wait()
     finally:
-        record.unlink(missing_ok=True)
+        remove_record(settings)
         await lambstead.stop()
     return 0
 
@@ -161,9 +146,9 @@ class Lambstead:
         self.store = store
         data = settings.data_dir
         self._realm = Realm(settings.region, settings.account_id)
-        self._socket = _socket_path(data)
-        self.packages = DiskPackages(_folder(data / "packages"))
-        self.companion = _companion(settings, self._managed_instances)
+        self._socket = agents_socket(data)
+        self.packages = DiskPackages(made(data / "packages"))
+        self.companion = companion_of(settings, self._managed_instances)
         self._wire_instances()
         self._wire_durable_executions()
         context = self._wire_events()
@@ -175,7 +160,7 @@ class Lambstead:
         settings, store, realm, data = self.settings, self.store, self._realm, self.settings.data_dir
         self._local = LocalDriver(
             self._socket,
-            _folder(data / "run" / "instances"),
+            made(data / "run" / "instances"),
             self._socket.with_name("sockets"),
             settings.runtimes_dir,
             _clear_away,
@@ -221,18 +206,18 @@ class Lambstead:
         pace = Pace().faster(settings.scaling_time_scale)
         self.provisioning = Provisioning(
             store=store,
-            settling=Settling(store, self.packages, realm, _subnets(settings, self.companion, self.url)),
+            settling=Settling(store, self.packages, realm, subnets_of(settings, self.companion, self.url)),
             starting=Starting(
                 packages=self.packages,
                 doors=self.agents,
                 records=self.records,
                 realm=realm,
-                logs=_folder(data / "logs"),
+                logs=made(data / "logs"),
                 endpoint_url=self.url,
                 workers_on_link=settings.runtime_client == "link",
                 egress=settings.egress_rules,
             ),
-            provider_log=ProviderLog(_folder(data / "logs"), realm),
+            provider_log=ProviderLog(made(data / "logs"), realm),
             scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
             agents=orders or self.agents,
@@ -280,7 +265,7 @@ class Lambstead:
         settings, store, realm, data = self.settings, self.store, self._realm, self.settings.data_dir
         self.event_loop = Loop("event invokes", self._run_events, EVENT_TICK)
         self.schedule_loop = Loop("schedules", self._run_schedules, EVENT_TICK)
-        destinations = _destinations(settings, self.companion, self.url)
+        destinations = destinations_of(settings, self.companion, self.url)
         retries = RetryPolicy(settings.event_retry_delay, settings.event_backoff_first, settings.event_backoff_most)
         self.events = EventInvokes(
             store=store,
@@ -297,7 +282,7 @@ class Lambstead:
             realm=realm,
             store=store,
             packages=self.packages,
-            objects=_objects(settings, self.companion, self.url),
+            objects=objects_of(settings, self.companion, self.url),
             invocations=self.invocations,
             durable=self.durable.executions,
             logs=LogFiles(data / "logs"),
@@ -547,121 +532,3 @@ def _clear_away(instance_id: str) -> None:
     cgroups = find_cgroups()
     if cgroups is not None:
         cgroups.sweep(group_name(instance_id, ""))
-
-
-def _companion(settings: Settings, instances: Callable[[], Awaitable[list[ManagedInstance]]]) -> Companion:
-    """Moto where it is wanted and installed; a companion without it says what is missing."""
-    moto, why_not = None, ""
-    if settings.companion == "off":
-        why_not = "the companion is switched off (setting companion)."
-    elif not is_installed():
-        why_not = "install the companion with `pip install 'lambstead[companion]'`, or name an endpoint in companion_endpoints."
-    else:
-        moto = MotoServices(settings.account_id)
-    return Companion(moto, why_not, settings.endpoints_by_service, instances, settings.account_id)
-
-
-def _subnets(settings: Settings, companion: Companion, url: str) -> Ec2Subnets:
-    def endpoint() -> str:
-        return url if companion.serves("ec2") and companion.may_have_subnets else ""
-
-    return Ec2Subnets(
-        settings.zones_by_subnet, endpoint, settings.region, settings.access_key_id, settings.secret_access_key
-    )
-
-
-def _objects(settings: Settings, companion: Companion, url: str) -> S3Objects:
-    endpoint = settings.endpoint_url_s3 or (url if companion.serves("s3") else "")
-    return S3Objects(endpoint, settings.region, settings.access_key_id, settings.secret_access_key)
-
-
-def _destinations(settings: Settings, companion: Companion, url: str) -> AwsDestinations:
-    """Endpoints that are named, else our own port where the companion answers there."""
-    named = {
-        "sqs": settings.endpoint_url_sqs,
-        "sns": settings.endpoint_url_sns,
-        "events": settings.endpoint_url_eventbridge,
-        "s3": settings.endpoint_url_s3,
-    }
-    return AwsDestinations(
-        {service: given or (url if companion.serves(service) else "") for service, given in named.items()},
-        settings.region,
-        settings.access_key_id,
-        settings.secret_access_key,
-    )
-
-
-def _folder(path: Path) -> Path:
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
-def _socket_path(data: Path) -> Path:
-    folder = _folder(data / "run")
-    if len(os.fsencode(folder)) <= MAX_SOCKET_FOLDER:
-        return folder / "agents.sock"
-    import hashlib
-    import tempfile
-
-    name = f"lambstead-{os.getuid()}-{hashlib.sha256(os.fsencode(data.resolve())).hexdigest()[:16]}"
-    folder = Path(tempfile.gettempdir()) / name
-    if len(os.fsencode(folder)) > MAX_SOCKET_FOLDER:
-        folder = Path("/tmp") / name
-    folder.mkdir(mode=0o700, exist_ok=True)
-    return folder / "agents.sock"
-
-
-@contextlib.contextmanager
-def _locked(data: Path) -> Iterator[None]:
-    """Hold the data directory; the kernel lets go of it however we end."""
-    with (data / "lock").open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as exc:
-            raise ServerAlreadyRunning(
-                f"Another Lambstead uses {data}{_whose(data)}. Stop it with `lambstead down --data {data}`, "
-                "or choose another data directory with --data."
-            ) from exc
-        yield
-
-
-def _whose(data: Path) -> str:
-    try:
-        record = json.loads((data / "server.json").read_text())
-        return f" (process {record['pid']} at {record['url']})"
-    except (OSError, ValueError, KeyError):
-        return ""
-
-
-def _write_record(path: Path, settings: Settings, url: str) -> None:
-    """`server.json`: how commands find the running server. Appears whole, by rename."""
-    record = {
-        "pid": os.getpid(),
-        "url": url,
-        "region": settings.region,
-        "account": settings.account_id,
-        "profile": settings.profile,
-        "started_at": datetime.now(UTC).isoformat(),
-    }
-    staged = path.with_suffix(".new")
-    staged.write_text(json.dumps(record))
-    staged.replace(path)
-
-
-class _Fields(logging.Formatter):
-    """`time level event key=value …`: one line per event, fields as they were given."""
-
-    _standard = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = super().format(record)
-        fields = " ".join(f"{key}={value!r}" for key, value in vars(record).items() if key not in self._standard)
-        head, newline, rest = line.partition("\n")
-        return f"{head} {fields}{newline}{rest}" if fields else line
-
-
-def _log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Fields("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
-    logging.getLogger("asyncio").setLevel(logging.WARNING)

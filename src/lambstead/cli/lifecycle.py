@@ -177,7 +177,8 @@ def _cannot_listen(settings: Settings, exc: OSError) -> CommandFailed:
 
 def _serve(settings: Settings) -> int:
     # Everything heavy (HTTP, models, store) comes with these imports.
-    from lambstead.app import ServerAlreadyRunning, serve
+    from lambstead.app import serve
+    from lambstead.data_directory import ServerAlreadyRunning
     from lambstead.server.gateways import GatewayNotStarted
     from lambstead.server.http import PortTaken
     from lambstead.store.sqlite import SchemaTooNew

@@ -12,8 +12,8 @@ from pathlib import Path
 
 from lambstead.cli.failures import CommandFailed
 from lambstead.config import Settings
+from lambstead.data_directory import RECORD
 
-FILE_NAME = "server.json"
 CLOCK_TOLERANCE = timedelta(seconds=2)
 """The kernel's start times are rounded and shift a little when the clock is set."""
 
@@ -33,7 +33,7 @@ class RunningServer:
 def find_server(data_dir: Path) -> RunningServer | None:
     """The server that serves this data directory now, or None."""
     try:
-        document = json.loads((data_dir / FILE_NAME).read_text(encoding="utf-8"))
+        document = json.loads((data_dir / RECORD).read_text(encoding="utf-8"))
         started_at = datetime.fromisoformat(document["started_at"])
         server = RunningServer(
             pid=int(document["pid"]),
