@@ -139,6 +139,10 @@ def test_groups_and_streams_are_described(server: Server) -> None:
         wait_active(aws, name, "$LATEST")
         invoke(aws, name, {"arn": "a", "n": 1}, Qualifier="$LATEST")
 
+    def reports() -> list[Any]:
+        return list(logs.filter_log_events(logGroupName="/shared/group", filterPattern="REPORT")["events"])
+
+    wait_for(lambda: len(reports()) == 2, "the last lines are written")
     (group,) = logs.describe_log_groups(logGroupNamePrefix="/shared")["logGroups"]
     assert group["logGroupName"] == "/shared/group"
     assert group["arn"] == "arn:aws:logs:us-east-1:000000000000:log-group:/shared/group:*"
