@@ -23,7 +23,7 @@ demo-stop: $(READY)
 test: $(READY)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
 
-# A thousand durable executions while server, agents and workers are killed two hundred times: about half an hour.
+# A thousand durable executions while server, agents and workers are killed two hundred times: about six minutes on two quiet cores.
 soak: $(READY)
 	LAMBSTEAD_SOAK=1 $(BIN)/python -m pytest -s --timeout 3600 -k thousand tests/faults/test_durable_chaos.py
 

@@ -61,7 +61,7 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Handler:
-    """A trivial function of one runtime: it returns its event."""
+    """A trivial function of one runtime: it returns its event. A file with the name `bootstrap` can be executed."""
 
     language: str
     runtime: str
@@ -73,11 +73,19 @@ PYTHON = Handler(
     "Python", "python3.13", "bench.handler", {"bench.py": "def handler(event, context):\n    return event\n"}
 )
 NODE = Handler("Node", "nodejs22.x", "index.handler", {"index.mjs": "export const handler = async (event) => event;\n"})
+INTERPRETER = Path(getattr(sys, "_base_executable", None) or sys.executable).resolve()
+"""Not that of a virtual environment, which a sandbox does not show."""
+PROVIDED = Handler(
+    "custom runtime (in Python)",
+    "provided.al2023",
+    "any",
+    {"bootstrap": f"#!{INTERPRETER} -ES\n{(Path(__file__).parent / 'programs/bootstrap.py').read_text()}"},
+)
 
 
 def handlers() -> list[Handler]:
     """Those whose runtime this Lambstead can run."""
-    return [handler for handler in (PYTHON, NODE) if RUNNABLE.fullmatch(handler.runtime)]
+    return [handler for handler in (PYTHON, NODE, PROVIDED) if RUNNABLE.fullmatch(handler.runtime)]
 
 
 # --- limits --------------------------------------------------------------------------------------------------------------
@@ -182,7 +190,7 @@ def lambstead_with(client: str) -> Iterator[list[Contender]]:
             found.append(Contender(said, server.invoke_url(name), server.pid, (AUTHORIZATION,), is_ours=True))
 
         for handler in handlers() if client == "link" else [PYTHON]:
-            name = handler.language.lower()
+            name = handler.language.split()[0].lower()
             deploy(server, name, handler)
             add(handler.language, name)
         deploy_on_demand(server, "on-demand", PYTHON)
@@ -219,6 +227,11 @@ def deploy(
     on_provider = {"CapacityProviderConfig": {"LambdaManagedInstancesCapacityProviderConfig": sizing}}
     create(server, name, handler, **on_provider, Publish=True, PublishTo="LATEST_PUBLISHED", **members)
     wait_active(server, name, PUBLISHED)
+    client.put_function_scaling_config(
+        FunctionName=name,
+        Qualifier=PUBLISHED,
+        FunctionScalingConfig={"MinExecutionEnvironments": 1, "MaxExecutionEnvironments": 1},
+    )
 
 
 def deploy_on_demand(server: Lambstead, name: str, handler: Handler) -> None:
@@ -251,18 +264,15 @@ def wait_active(server: Lambstead, name: str, qualifier: str) -> None:
         time.sleep(0.1)
     if version["State"] != "Active":
         raise SystemExit(f"The function {name} is {version['State']}: {version.get('StateReason')}")
-    client.put_function_scaling_config(
-        FunctionName=name,
-        Qualifier=PUBLISHED,
-        FunctionScalingConfig={"MinExecutionEnvironments": 1, "MaxExecutionEnvironments": 1},
-    )
 
 
 def zipped(files: Mapping[str, str]) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as package:
         for name, text in files.items():
-            package.writestr(name, text)
+            entry = zipfile.ZipInfo(name)
+            entry.external_attr = (0o755 if name == "bootstrap" else 0o644) << 16
+            package.writestr(entry, text)
     return buffer.getvalue()
 
 

@@ -34,7 +34,7 @@ def test_executions_end_as_their_code_says_while_everything_is_killed(runtimes: 
     survived(tmp_path, executions=22, kills=4)
 
 
-@pytest.mark.skipif(not SOAK, reason="the whole run takes about half an hour: make soak")
+@pytest.mark.skipif(not SOAK, reason="the whole run takes minutes: make soak")
 @pytest.mark.timeout(3600)
 def test_a_thousand_executions_survive_two_hundred_kills(runtimes: Path, tmp_path: Path) -> None:
     chaos = survived(tmp_path, executions=1000, kills=200)

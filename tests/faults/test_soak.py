@@ -9,7 +9,7 @@ import uvloop
 from bench.contenders import Lambstead
 from bench.idle import HOLD, measured
 from bench.soak import SLOTS, SOURCE, Tally, soak
-from tests.harness import create_provider, publish_managed, running, wait_for
+from tests.harness import PUBLISHED, create_provider, publish_managed, running, wait_for
 
 INVOCATIONS = 6_000
 
@@ -40,6 +40,12 @@ def test_who_only_waits_does_not_stop_those_who_are_served_and_costs_little_memo
         provider = create_provider(server.aws)
         publish_managed(server.aws, "served", "def handler(event, context):\n    return event\n", provider, slots=4)
         publish_managed(server.aws, "held", HOLD.files["hold.py"], provider, slots=1, Timeout=60)
+        # Else the line is load, and whom another environment takes out of it is held for a minute too.
+        server.aws.put_function_scaling_config(
+            FunctionName="held",
+            Qualifier=PUBLISHED,
+            FunctionScalingConfig={"MinExecutionEnvironments": 1, "MaxExecutionEnvironments": 1},
+        )
         here = Lambstead(server.url, server.process.pid)
         finding = asyncio.run(measured(here, idle=500, waiting=200, rounds=1, seconds=0.7))
     assert finding.crowded_us, "those who are served are served while the others wait; bench.idle measures how fast"
