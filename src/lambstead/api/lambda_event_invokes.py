@@ -47,7 +47,7 @@ async def update_function_event_invoke_config(context: Context, request: Request
 def _ref(context: Context, request: Request) -> FunctionRef:
     """The function and the qualifier that the config is kept under: `$LATEST` when the caller gives none."""
     ref = FunctionRef.parse(request["FunctionName"], context.realm, request.get("Qualifier"))
-    return replace(ref, qualifier=ref.qualifier or LATEST)
+    return ref._replace(qualifier=ref.qualifier or LATEST)
 
 
 def _refuse_nothing(request: Request) -> None:

@@ -12,6 +12,7 @@ I/O and takes time as a value.
 
 from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from lambstead.core.errors import IllegalTransition
 
@@ -19,8 +20,7 @@ Ticket = int
 """An invocation as the pool knows it; the caller chooses numbers that are never reused."""
 
 
-@dataclass(frozen=True, slots=True)
-class Granted:
+class Granted(NamedTuple):
     """The invocation has a slot of this environment."""
 
     ticket: Ticket

@@ -7,6 +7,7 @@ Callers may name a function in five ways, each with an optional qualifier: `F`, 
 import hashlib
 import re
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from lambstead.core.errors import AccessDenied, InvalidParameterValue, ResourceNotFound, ValidationError
 
@@ -78,8 +79,7 @@ class Realm:
         return f"arn:aws:scheduler:{self.region}:{self.account}:schedule-group/{group}"
 
 
-@dataclass(frozen=True, slots=True)
-class FunctionRef:
+class FunctionRef(NamedTuple):
     """A function as a caller named it; `qualifier` is None when the caller gave none."""
 
     name: str

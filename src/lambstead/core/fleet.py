@@ -11,14 +11,14 @@ import enum
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from lambstead.core.catalogue import InstanceType
 from lambstead.core.errors import IllegalTransition
 from lambstead.core.functions import Reason
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class PublicationKey:
+class PublicationKey(NamedTuple):
     """Which publication an environment runs, and for which tenant if its function isolates tenants."""
 
     function: str
@@ -34,7 +34,7 @@ class PublicationKey:
     @property
     def for_all(self) -> "PublicationKey":
         """The publication, whatever the tenant."""
-        return replace(self, tenant_id="") if self.tenant_id else self
+        return self._replace(tenant_id="") if self.tenant_id else self
 
 
 class InstancePhase(enum.StrEnum):

@@ -6,9 +6,9 @@ successful report are INFO, any other report is WARN.
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import PurePath
-from typing import Literal
+from typing import Literal, NamedTuple, get_args
 
 InvocationStatus = Literal["success", "error", "timeout", "failure"]
 Level = Literal["DEBUG", "INFO", "WARN"]
@@ -16,8 +16,14 @@ Level = Literal["DEBUG", "INFO", "WARN"]
 LEVELS: dict[str, int] = {"TRACE": 0, "DEBUG": 1, "INFO": 2, "WARN": 3, "ERROR": 4, "FATAL": 5}
 
 
-@dataclass(frozen=True, slots=True)
-class Record:
+@cache
+def levels_shown(system_log_level: str) -> frozenset[Level]:
+    """The levels of the records that a log at this system level has; an unknown level counts as INFO."""
+    least = LEVELS.get(system_log_level.upper(), LEVELS["INFO"])
+    return frozenset(level for level in get_args(Level) if LEVELS[level] >= least)
+
+
+class Record(NamedTuple):
     """One record: its type, its members, and the level that decides whether the function's log shows it."""
 
     type: str
@@ -25,8 +31,8 @@ class Record:
     level: Level
 
     def is_shown(self, system_log_level: str) -> bool:
-        """True if a log at this system level has the record; unknown levels count as INFO."""
-        return LEVELS[self.level] >= LEVELS.get(system_log_level.upper(), LEVELS["INFO"])
+        """True if a log at this system level has the record; an unknown level counts as INFO."""
+        return self.level in levels_shown(system_log_level)
 
     def document(self, time: str) -> dict[str, object]:
         """The record as it is written; `time` is a timestamp."""
@@ -39,9 +45,13 @@ def timestamp(at: datetime) -> str:
 
 
 def timestamp_of(epoch_seconds: float) -> str:
-    """The timestamp of a moment that is given in seconds of the epoch; fast for many of the same second."""
-    milliseconds = int(epoch_seconds * 1000)
-    return f"{_second(milliseconds // 1000)}.{milliseconds % 1000:03d}Z"
+    """The timestamp of a moment that is given in seconds of the epoch; fast for many of the same second, faster for those of the same millisecond."""
+    return _millisecond(int(epoch_seconds * 1000))
+
+
+@lru_cache(maxsize=2)
+def _millisecond(epoch_milliseconds: int) -> str:
+    return f"{_second(epoch_milliseconds // 1000)}.{epoch_milliseconds % 1000:03d}Z"
 
 
 @lru_cache(maxsize=2)

@@ -18,7 +18,7 @@ from lambstead.core.concurrency import Drawn, Exhausted, Held, Ledger
 from lambstead.core.demand import Counts
 from lambstead.core.errors import DomainError, NeedsOrdinaryWay, TooManyRequests
 from lambstead.core.fleet import PublicationKey
-from lambstead.core.invocations import Target, resolve
+from lambstead.core.invocations import FunctionSnapshot, Target, resolve
 from lambstead.core.streaming import BYTES_PER_SECOND
 from lambstead.core.tenancy import check_tenant
 from lambstead.core.throttles import Cause, Room, Throttles, throttled
@@ -30,6 +30,8 @@ from lambstead.dataplane.streams import Parts, ResponseStream
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
 
+MAX_TARGETS = 10_000
+"""References whose target is remembered; beyond that all are forgotten."""
 _OF_THE_ACCOUNT = Room(Cause.ACCOUNT_CONCURRENCY)
 
 
@@ -84,6 +86,8 @@ class Invoker:
         """Called when there is room for one invocation again that nobody in line takes."""
         self._lanes: dict[PublicationKey, Lane] = {}
         self._standard: set[PublicationKey] = set()
+        self._targets: dict[FunctionRef, tuple[FunctionSnapshot, Target]] = {}
+        """Targets that are the same for every invocation, and the snapshots that say so."""
         self._ledger = Ledger()
         self._expected: dict[str, _Expected] = {}
         self._moving: set[asyncio.Task[None]] = set()
@@ -94,7 +98,18 @@ class Invoker:
     async def resolve(self, ref: FunctionRef) -> Target:
         """The target of an invocation. Raises what AWS answers when there is none."""
         snapshot = self._routes.known(ref.name) or await self._routes.snapshot(ref.name)
-        return resolve(snapshot, ref, self._realm, random.random())
+        return self._target(snapshot, ref)
+
+    def _target(self, snapshot: FunctionSnapshot | None, ref: FunctionRef) -> Target:
+        remembered = self._targets.get(ref)
+        if remembered is not None and remembered[0] is snapshot:
+            return remembered[1]
+        target = resolve(snapshot, ref, self._realm, random.random())
+        if snapshot is not None and ref.qualifier not in snapshot.aliases:  # an alias draws anew each time
+            if len(self._targets) >= MAX_TARGETS:
+                self._targets.clear()
+            self._targets[ref] = snapshot, target
+        return target
 
     async def invoke(self, target: Target, invocation: Invocation) -> Outcome:
         """Run one event to its settlement.
@@ -133,7 +148,7 @@ class Invoker:
             task.add_done_callback(self._lookups.discard)
             return
         try:
-            self._start(resolve(snapshot, ref, self._realm, random.random()), invocation, settle, stream)
+            self._start(self._target(snapshot, ref), invocation, settle, stream)
         except DomainError as error:
             settle(error)
 

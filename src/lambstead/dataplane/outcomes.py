@@ -1,10 +1,12 @@
-"""What goes into an invocation and what comes out of it."""
+"""What goes into an invocation and what comes out of it.
 
-from dataclasses import dataclass
+Tuples, like all that is made anew for every invocation: a frozen dataclass takes two and a half times as long to make.
+"""
+
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(NamedTuple):
     """One event to run, as the API took it."""
 
     request_id: str
@@ -15,8 +17,7 @@ class Invocation:
     tenant_id: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an invocation ended for its caller."""
 
     payload: bytes

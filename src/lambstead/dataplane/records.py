@@ -16,7 +16,16 @@ from pathlib import PurePath
 import msgspec
 
 from lambstead.core.log_streams import TIMES_SUFFIX, stamp
-from lambstead.core.platform_records import InvocationStatus, LogOf, Record, reported, started, timestamp_of
+from lambstead.core.platform_records import (
+    InvocationStatus,
+    Level,
+    LogOf,
+    Record,
+    levels_shown,
+    reported,
+    started,
+    timestamp_of,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,14 +41,15 @@ class PlatformRecords:
     """The queue and its writer. Belongs to one event loop."""
 
     def __init__(self) -> None:
-        self._logs: dict[str, LogOf] = {}
+        self._logs: dict[str, tuple[LogOf, frozenset[Level]]] = {}
+        """By environment; with the levels that its log shows."""
         self._queue: deque[tuple[LogOf, float, Record]] = deque()
         self._dropped: dict[LogOf, int] = {}
         self._flush: asyncio.TimerHandle | None = None
 
     def opened(self, environment_id: str, to: LogOf) -> None:
         """Records of this environment go there from now on."""
-        self._logs[environment_id] = to
+        self._logs[environment_id] = to, levels_shown(to.system_level)
 
     def closed(self, environment_id: str) -> None:
         """The environment is over; what is queued is still written."""
@@ -47,17 +57,19 @@ class PlatformRecords:
 
     def started(self, environment_id: str, request_id: str) -> None:
         """An invocation begins in the environment."""
-        to = self._logs.get(environment_id)
-        if to is not None:
-            self._add(to, started(request_id, to.version, to.function_arn))
+        found = self._logs.get(environment_id)
+        if found is not None:
+            to, shown = found
+            self._add(to, shown, started(request_id, to.version, to.function_arn))
 
     def ended(
         self, environment_id: str, request_id: str, status: InvocationStatus, duration_s: float, error_type: str
     ) -> None:
         """An invocation ended in the environment."""
-        to = self._logs.get(environment_id)
-        if to is not None:
-            self._add(to, reported(request_id, status, duration_s * 1000, error_type))
+        found = self._logs.get(environment_id)
+        if found is not None:
+            to, shown = found
+            self._add(to, shown, reported(request_id, status, duration_s * 1000, error_type))
 
     def write_now(self) -> None:
         """Write everything that is queued."""
@@ -83,8 +95,8 @@ class PlatformRecords:
         for path, lines in texts.items():
             _append(path, b"\n".join(lines) + b"\n")
 
-    def _add(self, to: LogOf, record: Record) -> None:
-        if not record.is_shown(to.system_level):
+    def _add(self, to: LogOf, shown: frozenset[Level], record: Record) -> None:
+        if record.level not in shown:
             return
         if len(self._queue) >= MAX_QUEUED:
             self._dropped[to] = self._dropped.get(to, 0) + 1

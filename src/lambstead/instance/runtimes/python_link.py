@@ -40,6 +40,7 @@ ERROR_TOO_LARGE = (
 _ONE_SLOT = HEADER.pack(3, SLOTS, 0, 3, 0) + b"[1]"
 _RESULT_HEAD = b'["application/json"]'
 _ERROR_HEAD = b'["Function.Unknown","function"]'
+_decode = json.JSONDecoder().raw_decode
 
 
 class LinkClosed(Exception):
@@ -111,11 +112,21 @@ class Events:
     ) -> tuple[list[Any], bytes]:  # Any: the head's members, as `lambstead.link.messages.Invoke` types them
         """The head and the event of the next INVOKE; other frames are not for workers."""
         while True:
-            length, kind, _, head_length, stream = HEADER.unpack(self._take(HEADER.size))
-            head, payload = self._take(head_length), self._take(length - head_length)
+            kind, stream, head, payload = self._frame()
             if kind == INVOKE:
                 self._stream = stream
-                return json.loads(head), payload
+                return _decode(head.decode())[0], payload
+
+    def _frame(self) -> tuple[int, int, bytes, bytes]:
+        """Kind, stream, head and payload of the next frame."""
+        received = self._received = self._received or self._receive(RECEIVE_BYTES)
+        if len(received) >= HEADER.size:
+            length, kind, _, head_length, stream = HEADER.unpack_from(received)
+            if HEADER.size + length == len(received):  # as nearly always: nobody sends another one before the answer
+                self._received, head_end = b"", HEADER.size + head_length
+                return kind, stream, received[HEADER.size : head_end], received[head_end:]
+        length, kind, _, head_length, stream = HEADER.unpack(self._take(HEADER.size))
+        return kind, stream, self._take(head_length), self._take(length - head_length)
 
     def _take(self, count: int) -> bytes:
         """The next `count` bytes. One read brings in a whole small frame; a large event is received where it stays."""
