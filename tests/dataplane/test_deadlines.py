@@ -16,6 +16,7 @@ from lambstead.core.throttles import Throttles
 from lambstead.dataplane.lane import Lane, Link
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
+from lambstead.dataplane.turns import Turns
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
 from lambstead.link.messages import Slots
@@ -26,7 +27,15 @@ async def _one_second_call_beside_a_long_event() -> tuple[Outcome | DomainError,
     near, far = socket.socketpair()
     _, connection = await loop.create_connection(lambda: LinkConnection(lambda *_: None, lambda *_: None), sock=near)
     lane = Lane(
-        PublicationKey("f", "1", 1), 1.0, 10, lambda _: None, lambda: None, PlatformRecords(), Throttles(), lambda: None
+        PublicationKey("f", "1", 1),
+        1.0,
+        10,
+        lambda _: None,
+        lambda: None,
+        PlatformRecords(),
+        Throttles(),
+        lambda: None,
+        Turns(),
     )
     links = [Link("env-1", connection, is_worker=True) for _ in range(2)]
     for link in links:

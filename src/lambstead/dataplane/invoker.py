@@ -27,6 +27,7 @@ from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.routes import Routes
 from lambstead.dataplane.streams import Parts, ResponseStream
+from lambstead.dataplane.turns import Turns
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame
 
@@ -89,6 +90,7 @@ class Invoker:
         self._targets: dict[FunctionRef, tuple[FunctionSnapshot, Target]] = {}
         """Targets that are the same for every invocation, and the snapshots that say so."""
         self._ledger = Ledger()
+        self._turns = Turns()
         self._expected: dict[str, _Expected] = {}
         self._moving: set[asyncio.Task[None]] = set()
         self._lookups: set[asyncio.Task[None]] = set()
@@ -338,6 +340,7 @@ class Invoker:
             self._records,
             self._throttles,
             lambda: self.freed(room),
+            self._turns,
         )
         self._lanes[key] = lane
         if not managed:

@@ -10,6 +10,7 @@ is then too late for anybody.
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -32,6 +33,7 @@ from lambstead.core.throttles import Cause, Throttles, throttled
 from lambstead.dataplane.outcomes import Invocation, Outcome
 from lambstead.dataplane.records import PlatformRecords
 from lambstead.dataplane.streams import Parts
+from lambstead.dataplane.turns import Turns
 from lambstead.link.connection import LinkConnection
 from lambstead.link.frames import Frame, Kind
 from lambstead.link.messages import Chunk, Error, Invoke, Reject, Result, Slots, Window
@@ -116,6 +118,8 @@ class Lane:
     """Where refusals are counted."""
     freed: Callable[[], None]
     """Called when a slot comes free that nobody in line takes, once for each."""
+    turns: Turns
+    """When to let whoever was given something have the core."""
     throttled: int = 0
     """Invocations that were refused for want of a slot."""
     pool: Pool = field(init=False)
@@ -294,6 +298,8 @@ class Lane:
         self._due[target.is_asynchronous][running.ticket] = running
         self._watch_deadline(running.due)
         link.connection.send(Kind.INVOKE, running.ticket, _encode(head), invocation.payload)
+        if len(self._alive) > 1 and self.turns.is_over(running.began):
+            self.loop.call_soon(os.sched_yield)
 
     # --- answers ---------------------------------------------------------------------------------------------------------------
 
