@@ -31,7 +31,8 @@ from bench import machine, peers, tables
 
 RESULTS = Path(__file__).parent / "results"
 SUMMARY = Path(__file__).parents[1] / "docs" / "performance.md"
-WARM_UP_REQUESTS = 300
+WARM_UP_SECONDS = 0.5
+"""The same for all before each run: in its turns a contender sleeps for the time of all others, and the kernel takes back what it does not touch."""
 UNLIMITED = 10_000_000
 """Requests of a run that its time ends."""
 
@@ -128,7 +129,8 @@ def load(contender: Contender, cell: Cell, seconds: float, rate: float) -> Repor
         "--body-bytes",
         str(cell.body_bytes),
     ]
-    limits = ["--warm-up", str(WARM_UP_REQUESTS), "--limit-seconds", str(seconds), "--rate", str(rate)]
+    warm_up = ["--warm-up", str(UNLIMITED), "--warm-up-seconds", str(WARM_UP_SECONDS)]
+    limits = ["--limit-seconds", str(seconds), "--rate", str(rate)]
     headers = [word for header in contender.headers for word in ("--header", header)]
     command = [
         sys.executable,
@@ -136,6 +138,7 @@ def load(contender: Contender, cell: Cell, seconds: float, rate: float) -> Repor
         "bench.load",
         contender.url,
         *counts,
+        *warm_up,
         *limits,
         "--watch",
         str(contender.pid),

@@ -229,6 +229,7 @@ def main() -> None:
     parser.add_argument("--connections", type=int, default=1)
     parser.add_argument("--requests", type=int, default=1000)
     parser.add_argument("--warm-up", type=int, default=0, help="requests sent before, not measured")
+    parser.add_argument("--warm-up-seconds", type=float, help="time at most for them; otherwise as for the others")
     parser.add_argument("--limit-seconds", type=float, default=15.0)
     parser.add_argument("--body-bytes", type=int, default=2, help="size of the event")
     parser.add_argument("--header", action="append", default=[], help="Name: value")
@@ -242,7 +243,8 @@ def main() -> None:
 
     async def both() -> Report:
         if given.warm_up:
-            await measure(target, given.connections, given.warm_up, given.limit_seconds, None)
+            limit = given.warm_up_seconds or given.limit_seconds
+            await measure(target, given.connections, given.warm_up, limit, None)
         return await measure(target, given.connections, given.requests, given.limit_seconds, given.watch, given.rate)
 
     json.dump(asdict(uvloop.run(both())), sys.stdout)
