@@ -69,17 +69,18 @@ async def connected(invoker: Invoker, environment_id: str, *, is_worker: bool = 
     return executor
 
 
-def run(tmp_path: Path, story: Callable[[Invoker], Awaitable[None]]) -> None:
-    run_with_store(tmp_path, lambda invoker, _: story(invoker))
+def run(tmp_path: Path, story: Callable[[Invoker], Awaitable[None]], slot_wait_s: float = 20.0) -> None:
+    run_with_store(tmp_path, lambda invoker, _: story(invoker), slot_wait_s)
 
 
-def run_with_store(tmp_path: Path, story: Callable[[Invoker, SqliteStore], Awaitable[None]]) -> None:
+def run_with_store(
+    tmp_path: Path, story: Callable[[Invoker, SqliteStore], Awaitable[None]], slot_wait_s: float = 20.0
+) -> None:
     async def told() -> None:
         store = await SqliteStore.open(tmp_path / "lambstead.db")
         try:
-            invoker = Invoker(
-                Routes(store), Realm(), Limits(0.2, 0.2, 10), PlatformRecords(), Throttles(), lambda: None
-            )
+            limits = Limits(slot_wait_s, slot_wait_s, 10)
+            invoker = Invoker(Routes(store), Realm(), limits, PlatformRecords(), Throttles(), lambda: None)
             await asyncio.wait_for(story(invoker, store), 30)
         finally:
             await store.close()
@@ -98,7 +99,7 @@ def test_an_environment_drained_before_its_link_arrived_is_given_nothing(tmp_pat
         assert executor.frames.empty()
         executor.link.close()
 
-    run(tmp_path, story)
+    run(tmp_path, story, slot_wait_s=0.1)
 
 
 def test_an_invocation_that_one_environment_rejects_runs_in_another(tmp_path: Path) -> None:
