@@ -293,11 +293,12 @@ class Lane:
         is_first = running.began == 0.0  # else it was on its way to a worker that never read it
         running.began = self.loop.time()
         running.due = running.began + timeout_ms / 1000 + (0.0 if link.is_worker else SILENCE_GRACE_S)
+        link.connection.send(Kind.INVOKE, running.ticket, _encode(head), invocation.payload)
+        # From here on the worker is at it.
         if link.is_worker and is_first:
             self.records.started(environment_id, invocation.request_id)
         self._due[target.is_asynchronous][running.ticket] = running
         self._watch_deadline(running.due)
-        link.connection.send(Kind.INVOKE, running.ticket, _encode(head), invocation.payload)
         if len(self._alive) > 1 and self.turns.is_over(running.began):
             self.loop.call_soon(os.sched_yield)
 
@@ -331,13 +332,15 @@ class Lane:
             return
         link.running.remove(ticket)
         self._finished(link.environment_id)
-        if ticket in self._alive:  # else it was settled before, by its deadline
-            error_type = _error.decode(frame.head).error_type if is_error else ""
-            if frame.kind is Kind.RESULT and frame.head != _JSON_HEAD:
-                self._alive[ticket].content_type = _result.decode(frame.head).content_type
-            if link.is_worker:
-                self._record(self._alive[ticket], "error" if is_error else "success", error_type)
-            self._settle(ticket, self._outcome(self._alive[ticket], frame.payload, error_type if is_error else None))
+        running = self._alive.get(ticket)
+        if running is None:
+            return  # it was settled before, by its deadline
+        error_type = _error.decode(frame.head).error_type if is_error else ""
+        if frame.kind is Kind.RESULT and frame.head != _JSON_HEAD:
+            running.content_type = _result.decode(frame.head).content_type
+        self._settle(ticket, self._outcome(running, frame.payload, error_type if is_error else None))
+        if link.is_worker:
+            self._record(running, "error" if is_error else "success", error_type)
 
     def _outcome(self, running: Running, payload: bytes, error_type: str | None) -> Outcome:
         """What the executor said, or the whole of what it said in parts."""
