@@ -276,7 +276,9 @@ def zipped(files: Mapping[str, str]) -> bytes:
     return buffer.getvalue()
 
 
-OURS: Sequence[Callable[[], AbstractContextManager[list[Contender]]]] = (
+Start = Callable[[], AbstractContextManager[list[Contender]]]
+"""Starts contenders, and ends them."""
+OURS: Sequence[Start] = (
     echo,
     partial(lambstead_with, "link"),
     partial(lambstead_with, "official"),

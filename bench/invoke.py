@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from bench.contenders import OURS, Contender, asgi
+from bench.contenders import OURS, Contender, Start, asgi
 from bench.plot import plot
 from bench.tables import Cell, Rounds
 
@@ -64,9 +64,7 @@ def main() -> None:
     starts = [*OURS, *([asgi, *peers.found(given.peers)] if given.full or given.peers else [])]
     machine.wait_until_quiet(given.quiet_load, given.patience)
     load_before = machine.load_average()
-    with ExitStack() as running:
-        contenders = [contender for start in starts for contender in running.enter_context(start())]
-        rounds = measured(contenders, plan)
+    rounds, ours = measured(starts, plan)
     conditions = machine.Conditions.now(load_before, load_command())
     files = keep(rounds, conditions, plan)
     print(tables.text(rounds, conditions))
@@ -74,9 +72,9 @@ def main() -> None:
     if given.summary:
         tables.replace_measured_part(SUMMARY, tables.markdown(rounds, conditions))
         print(f"{SUMMARY.relative_to(Path.cwd())} is updated.")
-    for contender in contenders:
-        if contender.is_ours and (failed := rounds.first_failure(contender.name)):
-            sys.exit(f"Requests to {contender.name} failed, so these numbers say little: {failed}")
+    for name in ours:
+        if failed := rounds.first_failure(name):
+            sys.exit(f"Requests to {name} failed, so these numbers say little: {failed}")
 
 
 def arguments() -> argparse.Namespace:
@@ -97,18 +95,25 @@ def load_command() -> str:
     return " ".join(["python -m bench.invoke", *sys.argv[1:]])
 
 
-def measured(contenders: Sequence[Contender], plan: Plan) -> Rounds:
-    """All runs, contenders in turn within each cell of each round."""
-    rounds = Rounds([contender.name for contender in contenders])
+def measured(starts: Sequence[Start], plan: Plan) -> tuple[Rounds, list[str]]:
+    """All runs, contenders in turn within each cell of each round, and the names of those that are ours.
+
+    Every round starts them anew: some do not survive the largest cells.
+    """
+    rounds, ours = Rounds(), list[str]()
     patience_ends = time.monotonic() + plan.patience_s
     for number in range(plan.rounds):
-        for cell in plan.cells:
-            print(f"round {number + 1} of {plan.rounds}: {cell}", file=sys.stderr)
-            for contender in sorted(contenders, key=lambda each: bool(each.paced_by)):
-                rate = rounds.of(contender.paced_by, cell)[-1]["rate"] if contender.paced_by else 0.0
-                run = partial(load, contender, cell, plan.seconds, rate)
-                rounds.add(contender.name, cell, quietest(run, plan, patience_ends))
-    return rounds
+        with ExitStack() as running:
+            contenders = [contender for start in starts for contender in running.enter_context(start())]
+            rounds.names = [contender.name for contender in contenders]
+            ours = [contender.name for contender in contenders if contender.is_ours]
+            for cell in plan.cells:
+                print(f"round {number + 1} of {plan.rounds}: {cell}", file=sys.stderr)
+                for contender in sorted(contenders, key=lambda each: bool(each.paced_by)):
+                    rate = rounds.of(contender.paced_by, cell)[-1]["rate"] if contender.paced_by else 0.0
+                    run = partial(load, contender, cell, plan.seconds, rate)
+                    rounds.add(contender.name, cell, quietest(run, plan, patience_ends))
+    return rounds, ours
 
 
 def quietest(run: Callable[[], Report], plan: Plan, patience_ends: float) -> Report:

@@ -14,13 +14,13 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
 import boto3
-from bench.contenders import PYTHON, ROLE, Contender, free_port, started, wait_until_answered, zipped
+from bench.contenders import PYTHON, ROLE, Contender, Start, free_port, started, wait_until_answered, zipped
 
 FROM_PYPI = ("functions-framework", "moto[server,awslambda]")
 FROM_NPM = ("serverless@3", "serverless-offline@13")
@@ -46,8 +46,6 @@ custom: {serverless-offline: {noPrependStageInUrl: true}}
 functions:
   echo: {handler: bench.handler}
 """
-
-Start = Callable[[], AbstractContextManager[list[Contender]]]
 
 
 def install(folder: Path) -> None:

@@ -35,7 +35,8 @@ class Cell:
 class Rounds:
     """Every run, by contender and cell, in the order of the rounds."""
 
-    names: list[str]
+    names: list[str] = field(default_factory=list)
+    """Of the contenders, in the order of the tables."""
     _runs: dict[tuple[str, Cell], list[Report]] = field(default_factory=dict)
 
     def add(self, name: str, cell: Cell, report: Report) -> None:

@@ -14,9 +14,9 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Final, Literal, NewType, cast, get_args
 
-from lambstead.core.account import CONCURRENT_EXECUTIONS
 from lambstead.config.durations import duration_text
 from lambstead.config.sources import SECRETS, Sources, Switch, read_file
+from lambstead.core.account import CONCURRENT_EXECUTIONS
 from lambstead.core.egress import Egress, EgressRules, parse_rules
 
 Profile = Literal["dev", "faithful"]
