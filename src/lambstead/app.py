@@ -157,10 +157,19 @@ class Lambstead:
 
     def _wire_instances(self) -> None:
         """What starts and ends instances and environments, and the invoke path over them."""
-        settings, store, realm, data = self.settings, self.store, self._realm, self.settings.data_dir
+        # Faults act at ports; a server that does not allow them has none of it on its ways.
+        faults = ActiveFaults(lambda: datetime.now(UTC)) if self.settings.chaos == "on" else None
+        self.loop = Loop("provisioning", self._reconcile, self.settings.instance_poll)
+        self._wire_driver(faults)
+        self._wire_invoke_path(faults)
+        self._wire_provisioning(faults)
+        self.invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
+
+    def _wire_driver(self, faults: ActiveFaults | None) -> None:
+        settings = self.settings
         self._local = LocalDriver(
             self._socket,
-            made(data / "run" / "instances"),
+            made(settings.data_dir / "run" / "instances"),
             self._socket.with_name("sockets"),
             settings.runtimes_dir,
             _clear_away,
@@ -172,15 +181,15 @@ class Lambstead:
         )
         self._agents_address = ""
         """Where agents connect over TCP, once they can."""
-        # Faults act at these ports; a server that does not allow them has none of it on its ways.
-        faults = ActiveFaults(lambda: datetime.now(UTC)) if settings.chaos == "on" else None
         self.driver: Driver = FaultyDriver(self._local, faults) if faults is not None else self._local
-        self.loop = Loop("provisioning", self._reconcile, settings.instance_poll)
+
+    def _wire_invoke_path(self, faults: ActiveFaults | None) -> None:
+        settings = self.settings
         self.records = PlatformRecords()
         self.throttles = Throttles()
         self.invoker = Invoker(
-            Routes(store),
-            realm,
+            Routes(self.store),
+            self._realm,
             Limits(
                 settings.slot_wait.total_seconds(),
                 COLD_START_WAIT.total_seconds(),
@@ -194,6 +203,9 @@ class Lambstead:
             faults.refusal if faults is not None else None,
         )
         self.agents = Agents(self.invoker)
+
+    def _wire_provisioning(self, faults: ActiveFaults | None) -> None:
+        settings, store, realm, logs = self.settings, self.store, self._realm, made(self.settings.data_dir / "logs")
         orders = LateOrders(self.agents, faults) if faults is not None else None
         policy = Policy(
             default_minimum=settings.min_environments,
@@ -212,12 +224,12 @@ class Lambstead:
                 doors=self.agents,
                 records=self.records,
                 realm=realm,
-                logs=made(data / "logs"),
+                logs=logs,
                 endpoint_url=self.url,
                 workers_on_link=settings.runtime_client == "link",
                 egress=settings.egress_rules,
             ),
-            provider_log=ProviderLog(made(data / "logs"), realm),
+            provider_log=ProviderLog(logs, realm),
             scaling=Scaling(self.invoker, policy, pace),
             driver=self.driver,
             agents=orders or self.agents,
@@ -231,7 +243,6 @@ class Lambstead:
         if faults is not None and orders is not None:
             orders.instance = lambda instance_id: self.provisioning.fleet.instances.get(instance_id)
             self._chaos = Chaos(faults, self.provisioning, self.driver, orders)
-        self.invocations = GatewayInvocations(self.invoker, self.provisioning.log_path)
 
     def _wire_durable_executions(self) -> None:
         """The engine of durable executions, and who hears of their changes."""
