@@ -1,13 +1,12 @@
 """Slots: so many at once in one environment, never one more."""
 
-import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from botocore.exceptions import ClientError
-from tests.harness import Answer, Server, create_provider, invoke, publish_managed, wait_for
+from tests.harness import PUBLISHED, Server, create_provider, invoke, publish_managed, running, wait_for
 
 if TYPE_CHECKING:
     from types_boto3_lambda import LambdaClient
@@ -77,22 +76,32 @@ def test_an_invocation_that_finds_no_slot_in_time_is_throttled_with_the_reason(
     assert len(inside(tmp_path)) == 16, "the refused one never ran"
 
 
-def test_waiting_invocations_are_served_in_order_of_arrival(server: Server, aws: "LambdaClient", provider: str) -> None:
-    source = "import time\ndef handler(event, context):\n    time.sleep(event['s'])\n    return time.time()\n"
-    publish_managed(aws, "single", source, provider, slots=1)
-    answers: list[tuple[int, Answer]] = []
-    threads = []
-    for number in range(5):
-        thread = threading.Thread(target=lambda n=number: answers.append((n, invoke(aws, "single", {"s": 0.15}))))
-        thread.start()
-        threads.append(thread)
-        waiting = number
+def test_waiting_invocations_are_served_in_order_of_arrival(runtimes: Path, tmp_path: Path) -> None:
+    source = """
+import os, time
+def handler(event, context):
+    while not os.path.exists(event["gate"]):
+        time.sleep(0.005)
+    return time.time()
+"""
+    event = {"gate": str(tmp_path / "open")}
+    with running(tmp_path / "d", slot_wait="1m") as server:
+        aws = server.aws
+        publish_managed(aws, "single", source, create_provider(aws), slots=1)
+        aws.put_function_scaling_config(
+            FunctionName="single",
+            Qualifier=PUBLISHED,
+            FunctionScalingConfig={"MinExecutionEnvironments": 1, "MaxExecutionEnvironments": 1},
+        )
 
-        def arrived(waiting: int = waiting) -> bool:
-            return server.status()["waiting"].get("single:$LATEST.PUBLISHED", 0) >= waiting or len(answers) > 0
+        def there() -> int:
+            busy = sum(e["busy"] for e in server.environments("single"))
+            return int(server.status()["waiting"].get("single:$LATEST.PUBLISHED", 0)) + int(busy)
 
-        wait_for(arrived, f"invocation {number} arrived")
-    for thread in threads:
-        thread.join(30)
-    by_time = [number for number, answer in sorted(answers, key=lambda item: item[1].payload)]
-    assert by_time == sorted(by_time)
+        callers = []
+        for number in range(5):
+            callers.append(server.clients.submit(invoke, aws, "single", event))
+            wait_for(lambda n=number: there() > n, f"invocation {number} arrived")  # type: ignore[misc]  # a default binds the loop's value
+        (tmp_path / "open").touch()
+        began = [caller.result(30).payload for caller in callers]
+    assert began == sorted(began)
