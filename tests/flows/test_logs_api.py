@@ -130,6 +130,14 @@ def test_a_managed_function_s_platform_records_have_times_too(server: Server) ->
 
     (event,) = wait_for(report, "the report is there")
     assert before <= event["timestamp"] <= now_ms()
+    for number in range(4):
+        invoke(aws, "managed-echo", {"arn": "a", "n": number})
+    wait_for(lambda: len(report()) == 5, "all reports are there")
+    durations = [json.loads(each["message"])["record"]["metrics"]["durationMs"] for each in report()]
+    assert all(duration > 0 for duration in durations)
+    assert not all(duration.is_integer() for duration in durations), (
+        "what takes less than a millisecond has a duration too"
+    )
 
 
 def test_groups_and_streams_are_described(server: Server) -> None:

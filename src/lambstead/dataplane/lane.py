@@ -86,7 +86,7 @@ class Running:
     content_type: str = Result().content_type
     link: Link | None = None
     began: float = 0.0
-    """When it was delivered, on the loop's clock."""
+    """When it was delivered, on the monotonic clock: the loop's counts whole milliseconds."""
     due: float = 0.0
     """When it is too late, on the loop's clock."""
 
@@ -291,8 +291,8 @@ class Lane:
             invocation.tenant_id,
         )
         is_first = running.began == 0.0  # else it was on its way to a worker that never read it
-        running.began = self.loop.time()
-        running.due = running.began + timeout_ms / 1000 + (0.0 if link.is_worker else SILENCE_GRACE_S)
+        running.began = time.monotonic()
+        running.due = self.loop.time() + timeout_ms / 1000 + (0.0 if link.is_worker else SILENCE_GRACE_S)
         link.connection.send(Kind.INVOKE, running.ticket, _encode(head), invocation.payload)
         # From here on the worker is at it.
         if link.is_worker and is_first:
@@ -400,7 +400,7 @@ class Lane:
     def _record(self, running: Running, status: InvocationStatus, error_type: str = "") -> None:
         link = running.link
         if link is not None:
-            duration = self.loop.time() - running.began
+            duration = time.monotonic() - running.began
             self.records.ended(link.environment_id, running.invocation.request_id, status, duration, error_type)
 
     def _exit_outcome(self, running: Running, story: str | None, error_type: str = "") -> Outcome:
